@@ -1,0 +1,68 @@
+"""Latchkey: a console for API keys. `create_app` wires settings, database, doors and errors."""
+
+import os
+import secrets
+from dataclasses import replace
+from pathlib import Path
+
+from flask import Flask
+
+import config as settings
+from config import Config, ConfigError
+from console import country, db, projects
+
+__version__ = "0.1.0"
+
+ROOT = Path(__file__).resolve().parent.parent
+SECRET_KEY_FILE = "secret_key"
+LOCK_FILE = "latchkey.lock"
+
+
+def create_app(config: Config | None = None) -> Flask:
+    """The application: Flask for the console and the API, with the gate ahead of it.
+
+    Raises ConfigError, NewerSchema, or OperationalError for a database that cannot be used.
+    """
+    from console import api, gate, web
+
+    config = start(config or settings.load())
+    app = Flask(
+        "console",
+        template_folder=str(ROOT / "templates"),
+        static_folder=str(ROOT / "static"),
+    )
+    app.config.update(SECRET_KEY=config.secret_key, LATCHKEY=config)
+    app.register_blueprint(api.blueprint)
+    web.register(app)
+    app.wsgi_app = gate.Gate(app.wsgi_app, config)  # type: ignore[method-assign]
+    return app
+
+
+def start(config: Config) -> Config:
+    """Opens what the settings name and migrates it; returns them with the secret key filled in."""
+    try:
+        config.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        config = replace(config, secret_key=config.secret_key or _secret_key(config.data_dir))
+    except OSError as error:
+        raise ConfigError(
+            f"LATCHKEY_DATA_DIR={str(config.data_dir)!r} cannot be used: {error.strerror}; "
+            f"it must be a directory that user {os.getuid()} may write to"
+        ) from None
+    db.open_database(config.database_url, synchronous=config.synchronous)
+    db.migrate(config.data_dir / LOCK_FILE)
+    projects.use_key_limit(config.key_limit)
+    country.use_database(config.geoip_database)
+    return config
+
+
+def _secret_key(data_dir: Path) -> str:
+    """The key that signs sessions, made once and readable by this user alone."""
+    path = data_dir / SECRET_KEY_FILE
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        return path.read_text().strip()
+    with os.fdopen(descriptor, "w") as file:
+        key = secrets.token_hex(32)
+        file.write(key + "\n")
+    return key

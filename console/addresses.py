@@ -1,0 +1,116 @@
+"""IP addresses: how they are written, which list covers one, and whose address a request carries.
+
+IPv4 addresses mapped into IPv6 (`::ffff:10.0.0.5`) are unwrapped everywhere, so that a list
+means the same whichever way the server listens.
+"""
+
+from collections.abc import Iterable, Sequence
+from ipaddress import (
+    IPv4Address,
+    IPv4Network,
+    IPv6Address,
+    IPv6Network,
+    ip_address,
+    ip_network,
+)
+
+Address = IPv4Address | IPv6Address
+Network = IPv4Network | IPv6Network
+
+ALLOWLIST_MAX = 50
+MAPPED = IPv6Network("::ffff:0:0/96")
+
+
+def parse_address(text: str) -> Address:
+    """One IPv4 or IPv6 address, unwrapped. Raises ValueError; zone ids (`%eth0`) are refused."""
+    address = ip_address(text.strip())
+    if isinstance(address, IPv6Address):
+        if address.scope_id is not None:
+            raise ValueError(f"{text} carries a zone id")
+        return address.ipv4_mapped or address
+    return address
+
+
+def parse_network(text: str) -> Network:
+    """An address or CIDR. Raises ValueError with what to write instead."""
+    text = text.strip()
+    try:
+        network = ip_network(text, strict=False)
+    except ValueError:
+        raise ValueError(
+            f"{_shown(text)} is not an IP address or a network such as 10.0.0.0/24"
+        ) from None
+    if isinstance(network, IPv6Network) and network.network_address.scope_id is not None:
+        raise ValueError(f"{_shown(text)}: leave out the zone id")
+    host, _, length = text.partition("/")
+    if length and ip_address(host) != network.network_address:
+        raise ValueError(
+            f"{text} has bits set beyond the network: write {network}, or {host} for one address"
+        )
+    if isinstance(network, IPv6Network) and network.subnet_of(MAPPED):
+        first = network.network_address.ipv4_mapped
+        return IPv4Network((int(first or 0), network.prefixlen - 96))
+    return network
+
+
+def _shown(text: str) -> str:
+    """What was typed, short and on one line."""
+    return repr(text[:60])
+
+
+def canonical(network: Network) -> str:
+    """`10.0.0.5` for a single address, `10.0.0.0/24` for a network."""
+    return str(network.network_address if network.num_addresses == 1 else network)
+
+
+def parse_allowlist(items: Iterable[str]) -> list[str]:
+    """Canonical entries, without repeats, in the given order. Raises ValueError."""
+    entries = list(dict.fromkeys(canonical(parse_network(item)) for item in items))
+    if len(entries) > ALLOWLIST_MAX:
+        raise ValueError(
+            f"{len(entries)} different entries; at most {ALLOWLIST_MAX} are allowed: "
+            "join neighbours into networks such as 10.0.0.0/24"
+        )
+    return entries
+
+
+def covered(address: str | None, networks: Iterable[str]) -> bool:
+    """Whether the address lies in one of the networks; an unknown address never does."""
+    if address is None:
+        return False
+    known = parse_address(address)
+    return any(_holds(ip_network(network), known) for network in networks)
+
+
+def _holds(network: Network, address: Address) -> bool:
+    return network.version == address.version and address in network
+
+
+def client_address(peer: str | None, forwarded_for: str, trusted: Sequence[Network]) -> str | None:
+    """The client's address: the peer, or what trusted proxies say of it (X-Forwarded-For).
+
+    Walks from the right, past addresses of trusted proxies, to the first other one. What a
+    stranger wrote further left is never reached. Where a hop is not an address, the last one
+    that could be read stands.
+    """
+    try:
+        client = parse_address(peer or "")
+    except ValueError:
+        return None
+    hops = forwarded_for.split(",") if forwarded_for else []
+    while hops and any(_holds(network, client) for network in trusted):
+        try:
+            client = parse_address(_without_port(hops.pop()))
+        except ValueError:
+            break
+    return str(client)
+
+
+def _without_port(hop: str) -> str:
+    """`203.0.113.5:4711` and `[2001:db8::1]:443` without their ports and brackets."""
+    hop = hop.strip()
+    if hop.startswith("["):
+        return hop[1:].partition("]")[0]
+    if hop.count(":") == 1:
+        return hop.partition(":")[0]
+    return hop

@@ -1,0 +1,289 @@
+"""The log of requests made with keys: entries, usage counts, and grouped attempts without a key.
+
+Writes what check.py decided; decides nothing itself. Query strings are never stored.
+"""
+
+import logging
+import threading
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import peewee
+
+from console import addresses, clock, country, db, paging
+from console.actor import Actor
+from console.errors import Invalid
+from console.keys import key_to_read
+from console.models import Attempt, Entry, Event, Key, Secret, Usage
+from console.paging import Page
+from console.permissions import AUDIT_READ
+
+log = logging.getLogger(__name__)
+
+METHOD_MAX_LENGTH = 20
+ENDPOINT_MAX_LENGTH = 2_000
+USER_AGENT_MAX_LENGTH = 500
+ATTEMPT_GROUPS_MAX = 1_000
+OTHER_ADDRESSES = "other addresses"
+ATTEMPT_RETENTION = 7 * clock.DAY
+EVENT_RETENTION_DAYS = 365
+PRUNE_BATCH = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """What the client's request was, as far as the log keeps it."""
+
+    method: str
+    endpoint: str
+    ip: str | None
+    user_agent: str
+    request_id: str
+    permissions: tuple[str, ...]
+
+
+# --- write ----------------------------------------------------------------------------------
+
+
+def record(key: Key, secret: Secret, call: Call, *, code: str, status: int, at: int) -> int:
+    """Stores one entry and counts it, inside the caller's transaction. Returns the entry's id."""
+    entry_id = Entry.insert(
+        at=at,
+        project_id=key.project_id,
+        key_id=key.id,
+        secret=secret.generation,
+        method=call.method[:METHOD_MAX_LENGTH],
+        endpoint=call.endpoint[:ENDPOINT_MAX_LENGTH],
+        ip=call.ip,
+        country=country.of(call.ip),
+        status=status,
+        code=code,
+        user_agent=call.user_agent[:USER_AGENT_MAX_LENGTH],
+        request_id=call.request_id,
+        permissions=list(call.permissions),
+    ).execute()
+    _count(key, allowed=status < 400, at=at)
+    Key.update(last_used_at=at, last_used_ip=call.ip, requests_total=Key.requests_total + 1).where(
+        Key.id == key.id
+    ).execute()
+    Secret.update(last_used_at=at).where(Secret.digest == secret.digest).execute()
+    return int(entry_id)
+
+
+def _count(key: Key, *, allowed: bool, at: int) -> None:
+    rows = [
+        {
+            "key_id": key.id,
+            "unit": unit,
+            "start_at": clock.start_of(unit, at),
+            "project_id": key.project_id,
+            "allowed": int(allowed),
+            "denied": int(not allowed),
+        }
+        for unit in ("hour", "day")
+    ]
+    excluded = peewee.EXCLUDED
+    Usage.insert_many(rows).on_conflict(
+        conflict_target=[Usage.key_id, Usage.unit, Usage.start_at],
+        update={
+            Usage.allowed: Usage.allowed + excluded.allowed,
+            Usage.denied: Usage.denied + excluded.denied,
+        },
+    ).execute()
+
+
+def record_outcome(entry_id: int, status: int) -> None:
+    """The status that was finally answered takes the place of the verdict's."""
+    with db.write():
+        Entry.update(status=status).where(Entry.id == entry_id).execute()
+
+
+# --- read -----------------------------------------------------------------------------------
+
+
+def page_of_key(
+    key_id: str, *, by: Actor, filters: Mapping[str, str], cursor: str | None, limit: int
+) -> Page[Entry]:
+    """One key's entries, newest first. Raises Invalid, Unknown, Forbidden."""
+    key = key_to_read(key_id, by=by)
+    by.require(AUDIT_READ, key.project_id)
+    query = Entry.select().where(Entry.key_id == key.id)
+    return paging.by_id(_filtered(query, filters), Entry.id, cursor, limit)
+
+
+def page_of_project(
+    project_id: str, *, by: Actor, filters: Mapping[str, str], cursor: str | None, limit: int
+) -> Page[Entry]:
+    """A project's entries, newest first; a member's only those of their own keys."""
+    by.require(AUDIT_READ, project_id)
+    query = Entry.select().where(Entry.project_id == project_id)
+    if by.sees_only_own(project_id):
+        own = Key.select(Key.id).where(Key.project == project_id, Key.owner == by.id)
+        query = query.where(Entry.key_id.in_(own))
+    return paging.by_id(_filtered(query, filters), Entry.id, cursor, limit)
+
+
+def _filtered(query: Any, filters: Mapping[str, str]) -> Any:
+    """Narrows by status (200, 4xx, allowed, denied), method, ip, since, until."""
+    for name, text in filters.items():
+        if text:
+            try:
+                query = query.where(*FILTERS[name](text.strip()))
+            except ValueError as error:
+                raise Invalid({name: str(error)}) from None
+    return query
+
+
+def _by_status(text: str) -> tuple[Any, ...]:
+    if text in ("allowed", "denied"):
+        return (Entry.status < 400 if text == "allowed" else Entry.status >= 400,)
+    if len(text) == 3 and text[0] in "12345":
+        if text[1:] == "xx":
+            least = int(text[0]) * 100
+            return (Entry.status >= least, Entry.status < least + 100)
+        if text.isascii() and text.isdigit():
+            return (Entry.status == int(text),)
+    raise ValueError("must be a status such as 403, a class such as 4xx, allowed or denied")
+
+
+def _by_method(text: str) -> tuple[Any, ...]:
+    return (Entry.method == text.upper(),)
+
+
+def _by_ip(text: str) -> tuple[Any, ...]:
+    try:
+        return (Entry.ip == str(addresses.parse_address(text)),)
+    except ValueError:
+        raise ValueError("must be an IP address") from None
+
+
+FILTERS: Mapping[str, Any] = {
+    "status": _by_status,
+    "method": _by_method,
+    "ip": _by_ip,
+    "since": lambda text: (Entry.at >= clock.parse(text),),
+    "until": lambda text: (Entry.at < clock.parse(text),),
+}
+
+
+def usage_of(key: Key) -> dict[str, int]:
+    """`requests_today`, `requests_this_month` (UTC) and `requests_total`, allowed or not."""
+    now = clock.now()
+    today, month = clock.start_of("day", now), clock.start_of("month", now)
+    days = Usage.select().where(
+        Usage.key_id == key.id, Usage.unit == "day", Usage.start_at >= month
+    )
+    counts = {day.start_at: day.allowed + day.denied for day in days}
+    return {
+        "requests_today": counts.get(today, 0),
+        "requests_this_month": sum(counts.values()),
+        "requests_total": key.requests_total,
+    }
+
+
+def country_of(entry: Entry) -> str:
+    """The entry's country for people: a code, `Private network` or `Unknown`."""
+    return entry.country or (country.PRIVATE if country.is_private(entry.ip) else country.UNKNOWN)
+
+
+def as_dict(entry: Entry) -> dict[str, Any]:
+    """The entry object of the API."""
+    return {
+        "id": entry.id,
+        "at": clock.iso(entry.at),
+        "key_id": entry.key_id,
+        "method": entry.method,
+        "endpoint": entry.endpoint,
+        "ip": entry.ip,
+        "country": entry.country,
+        "status": entry.status,
+        "code": entry.code,
+        "user_agent": entry.user_agent,
+        "request_id": entry.request_id,
+        "secret": entry.secret,
+        "permissions": entry.permissions,
+    }
+
+
+# --- attempts without a known key -----------------------------------------------------------
+
+_attempts: Counter[tuple[int, str, str]] = Counter()
+_attempts_lock = threading.Lock()
+_attempts_stored_at = 0
+
+
+def count_attempt(code: str, ip: str | None, now: int) -> None:
+    """Counts a check that met no known key. Kept in memory and stored at most once a second, by
+    address, kind and hour; bounded both here and on disk, so that guessing fills neither."""
+    global _attempts_stored_at
+    with _attempts_lock:
+        group = (clock.start_of("hour", now), ip or OTHER_ADDRESSES, code)
+        if group not in _attempts and len(_attempts) >= ATTEMPT_GROUPS_MAX:
+            group = (group[0], OTHER_ADDRESSES, code)
+        _attempts[group] += 1
+        if now - _attempts_stored_at < clock.SECOND:
+            return
+        _attempts_stored_at = now
+    try:
+        store_attempts()
+    except peewee.PeeweeException:
+        log.exception("attempts without a known key could not be stored")
+
+
+def store_attempts() -> None:
+    """Moves the counts in memory to the database."""
+    with _attempts_lock:
+        groups = dict(_attempts)
+        _attempts.clear()
+    if not groups:
+        return
+    excluded = peewee.EXCLUDED
+    with db.write():
+        for (hour_at, ip, code), count in groups.items():
+            if _attempt_groups(hour_at) >= ATTEMPT_GROUPS_MAX:
+                ip = OTHER_ADDRESSES
+            Attempt.insert(hour_at=hour_at, ip=ip, code=code, count=count).on_conflict(
+                conflict_target=[Attempt.hour_at, Attempt.ip, Attempt.code],
+                update={Attempt.count: Attempt.count + excluded.count},
+            ).execute()
+        oldest = clock.now() - ATTEMPT_RETENTION
+        Attempt.delete().where(Attempt.hour_at < oldest).execute()
+
+
+def _attempt_groups(hour_at: int) -> int:
+    return int(Attempt.select().where(Attempt.hour_at == hour_at).count())
+
+
+def attempts(limit: int = 100) -> list[Attempt]:
+    """The latest groups of attempts without a known key, newest hour and most calls first."""
+    store_attempts()
+    newest = Attempt.hour_at.desc(), Attempt.count.desc()
+    return list(Attempt.select().order_by(*newest).limit(limit))
+
+
+# --- retention ------------------------------------------------------------------------------
+
+
+def prune(retention_days: int) -> tuple[int, int]:
+    """Deletes entries and events past their time, in small batches that let checks through.
+
+    Returns how many of each went.
+    """
+    now = clock.now()
+    entries = _delete_before(Entry, now - retention_days * clock.DAY)
+    events = _delete_before(Event, now - EVENT_RETENTION_DAYS * clock.DAY)
+    return entries, events
+
+
+def _delete_before(model: Any, instant: int) -> int:
+    """Ids ascend with time: the oldest rows are the first ones."""
+    deleted = 0
+    while True:
+        oldest = model.select(model.id, model.at).order_by(model.id).limit(PRUNE_BATCH)
+        ids = [row.id for row in oldest if row.at < instant]
+        if not ids:
+            return deleted
+        with db.write():
+            deleted += model.delete().where(model.id.in_(ids)).execute()

@@ -1,0 +1,72 @@
+"""Turns the credential of an API call into the actor who makes it: a key's holder or a person."""
+
+from dataclasses import dataclass
+
+from config import Config
+from console import check, people, wire
+from console.actor import KEY, Actor
+from console.check import Verdict
+from console.models import Key
+from console.wire import Environ
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who calls the API; `verdict` and `key` are of a key, and None for an access token."""
+
+    actor: Actor
+    verdict: Verdict | None = None
+
+    @property
+    def key(self) -> Key | None:
+        return self.verdict.key if self.verdict else None
+
+
+def caller(
+    environ: Environ,
+    config: Config,
+    request_id: str,
+    *,
+    needs: tuple[str, ...] = (),
+    cost: int = 1,
+) -> Caller:
+    """Who sent this request. A key is checked, counted and logged like any other use of it.
+
+    Raises Refused with the code and status of interface §4, or TOKEN_INVALID.
+    """
+    credential = wire.presented(environ)
+    ip = wire.client_address(environ, config.trusted_proxies)
+    if credential and people.looks_like_access_token(credential):
+        return Caller(
+            people.by_access_token(
+                credential, signing_key=config.secret_key, ip=ip, request_id=request_id
+            )
+        )
+    verdict = check.check(
+        check.Request(
+            secret=credential,
+            request_id=request_id,
+            ip=ip,
+            method=environ["REQUEST_METHOD"],
+            endpoint=environ.get("PATH_INFO", ""),
+            user_agent=environ.get("HTTP_USER_AGENT", ""),
+            permissions=needs,
+            cost=cost,
+        )
+    )
+    if not verdict.is_valid or verdict.key is None:
+        raise wire.refusal(verdict)
+    return Caller(_holder(verdict.key, ip, request_id), verdict)
+
+
+def _holder(key: Key, ip: str | None, request_id: str) -> Actor:
+    return Actor(
+        kind=KEY,
+        id=key.id,
+        name=key.name,
+        owner_id=key.owner_id,
+        project_id=key.project_id,
+        permissions=frozenset(key.permissions),
+        ip=ip,
+        request_id=request_id,
+    )

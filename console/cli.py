@@ -1,0 +1,224 @@
+"""The command line: `python -m console COMMAND`. Parses and prints; the domain does the work."""
+
+import json
+import logging
+import os
+import sys
+from typing import Any, NoReturn
+
+import click
+import peewee
+
+import config as settings
+from config import Config, ConfigError
+from console import actor, audit, create_app, db, doctor, keys, people, projects, server, start
+from console.errors import Refused
+from console.models import Key
+from console.paging import LIMIT_MAX
+
+FAILED, MISCONFIGURED = 1, 2
+
+
+def main() -> None:
+    """Runs a command; whatever goes wrong is one line on stderr that says what to do."""
+    logging.basicConfig(
+        level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s %(message)s"
+    )
+    try:
+        cli(standalone_mode=False)
+    except click.exceptions.Abort:
+        sys.exit(130)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except ConfigError as error:
+        _fail(str(error), MISCONFIGURED)
+    except db.NewerSchema as error:
+        _fail(str(error), MISCONFIGURED)
+    except Refused as error:
+        _fail(error.message, FAILED)
+    except (peewee.OperationalError, peewee.DatabaseError) as error:
+        _fail(f"the database cannot be used: {error}", FAILED)
+
+
+def _fail(message: str, code: int) -> NoReturn:
+    click.echo(f"latchkey: {message}", err=True)
+    sys.exit(code)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+def cli() -> None:
+    """Latchkey, a console for API keys. Settings come from the environment, LATCHKEY_…"""
+
+
+@cli.command()
+@click.option("--host", help="address to listen on (LATCHKEY_HOST)")
+@click.option("--port", type=click.IntRange(1, 65535), help="port to listen on (LATCHKEY_PORT)")
+def serve(host: str | None, port: int | None) -> None:
+    """Migrate, then serve."""
+    config = _config(HOST=host, PORT=str(port) if port else None)
+    app = create_app(config)
+
+    def announce() -> None:
+        click.echo(f"Latchkey serves {config.base_url} (data in {config.data_dir})")
+        for name in config.not_yet_used:
+            click.echo(f"LATCHKEY_{name} is set, but this version does not use it yet.", err=True)
+        token = people.issue_setup_link()
+        if token:
+            click.echo(f"Become the owner: {config.base_url}/setup?token={token}")
+        sys.stdout.flush()
+
+    server.serve(app, config.host, config.port, announce)
+    audit.store_attempts()
+
+
+@cli.command()
+def migrate() -> None:
+    """Bring the database to this version; safe when several start at once."""
+    start(_config())
+    click.echo("The database is at this version.")
+
+
+@cli.command("create-admin")
+@click.option("--email", required=True)
+@click.option("--name")
+@click.option("--password-stdin", is_flag=True, help="read the password from standard input")
+def create_admin(email: str, name: str | None, password_stdin: bool) -> None:
+    """Add an owner: the first, or a further one."""
+    start(_config())
+    if password_stdin:
+        password = sys.stdin.readline().rstrip("\r\n")
+    else:
+        password = click.prompt("Password", hide_input=True, confirmation_prompt=True)
+    fields = {"email": email, "password": password, **({"name": name} if name else {})}
+    person = people.create_owner(fields, by=actor.command_line())
+    click.echo(f"{person.email} is an owner.")
+
+
+@cli.command("create-project")
+@click.option("--slug", required=True)
+@click.option("--name")
+@click.option("--prefix", help="what its secrets start with (lk)")
+@click.option("--format", "key_format", help="base62 or hex32")
+@click.option("--no-environment", is_flag=True, help="leave live/test out of the secret")
+def create_project(
+    slug: str, name: str | None, prefix: str | None, key_format: str | None, no_environment: bool
+) -> None:
+    """Add a project."""
+    start(_config())
+    given = {"slug": slug, "name": name, "prefix": prefix, "key_format": key_format}
+    fields: dict[str, Any] = {field: value for field, value in given.items() if value is not None}
+    if no_environment:
+        fields["shows_environment"] = False
+    project = projects.create(fields, by=actor.command_line())
+    click.echo(f"Project {project.slug} is there.")
+
+
+@cli.command("create-key")
+@click.option("--project", required=True, help="the project's slug")
+@click.option("--name", required=True)
+@click.option("--permission", "permissions", multiple=True, help="repeatable")
+@click.option("--environment", help="live or test")
+@click.option("--expires-in", help="a length such as 90d; without it the key does not expire")
+@click.option("--json", "as_json", is_flag=True, help="print the key object")
+def create_key(
+    project: str,
+    name: str,
+    permissions: tuple[str, ...],
+    environment: str | None,
+    expires_in: str | None,
+    as_json: bool,
+) -> None:
+    """Make a key; prints its secret, which is not shown again."""
+    start(_config())
+    fields: dict[str, Any] = {"project": project, "name": name, "permissions": list(permissions)}
+    fields.update(
+        {k: v for k, v in (("environment", environment), ("expires_in", expires_in)) if v}
+    )
+    key, secret = keys.create(fields, by=actor.command_line())
+    _print_secret(key, secret, as_json)
+
+
+@cli.command("list-keys")
+@click.option("--project", required=True)
+@click.option("--json", "as_json", is_flag=True)
+def list_keys(project: str, as_json: bool) -> None:
+    """List a project's keys, newest first."""
+    start(_config())
+    found = _all_keys(project)
+    if as_json:
+        click.echo(json.dumps([keys.as_dict(key) for key in found], indent=2))
+        return
+    for key in found:
+        facts = keys.as_dict(key)
+        used = facts["last_used_at"] or "never used"
+        click.echo(f"{key.id}  {key.prefix:<12}  {facts['status']:<8}  {used:<20}  {key.name}")
+
+
+def _all_keys(project: str) -> list[Key]:
+    found: list[Key] = []
+    cursor = None
+    while True:
+        page = keys.page(by=actor.command_line(), project=project, cursor=cursor, limit=LIMIT_MAX)
+        found += page.rows
+        cursor = page.next_cursor
+        if cursor is None:
+            return found
+
+
+@cli.command("revoke-key")
+@click.argument("key_id", metavar="ID")
+def revoke_key(key_id: str) -> None:
+    """Stop a key at once; the console can enable it again."""
+    start(_config())
+    key = keys.revoke(key_id, by=actor.command_line())
+    click.echo(f"{key.name} is revoked.")
+
+
+@cli.command("rotate-key")
+@click.argument("key_id", metavar="ID")
+@click.option("--grace", help="how long the old secret still works, such as 24h; else not at all")
+@click.option("--json", "as_json", is_flag=True)
+def rotate_key(key_id: str, grace: str | None, as_json: bool) -> None:
+    """Give a key a new secret; prints it, once."""
+    start(_config())
+    key, secret, _ = keys.rotate(key_id, {"grace_period": grace}, by=actor.command_line())
+    _print_secret(key, secret, as_json)
+
+
+@cli.command("delete-key")
+@click.argument("key_id", metavar="ID")
+@click.option("--confirm", required=True, metavar="NAME", help="the key's name")
+def delete_key(key_id: str, confirm: str) -> None:
+    """Remove a key for good."""
+    start(_config())
+    keys.delete(key_id, by=actor.command_line(), confirm=confirm)
+    click.echo(f"{confirm} is deleted.")
+
+
+@cli.command()
+def prune() -> None:
+    """Apply retention now."""
+    config = start(_config())
+    entries, events = audit.prune(config.retention_days)
+    click.echo(f"{entries} entries and {events} events were past their time.")
+
+
+@cli.command("doctor")
+def run_doctor() -> None:
+    """Print what is misconfigured, and how to mend it."""
+    findings = doctor.examine(_config())
+    for finding in findings:
+        click.echo(finding)
+    if not findings:
+        click.echo("Nothing to mend.")
+    sys.exit(FAILED if findings else 0)
+
+
+def _print_secret(key: Key, secret: str, as_json: bool) -> None:
+    click.echo(json.dumps({**keys.as_dict(key), "key": secret}, indent=2) if as_json else secret)
+
+
+def _config(**overrides: str | None) -> Config:
+    given = {f"LATCHKEY_{name}": value for name, value in overrides.items() if value is not None}
+    return settings.load({**os.environ, **given})

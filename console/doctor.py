@@ -1,0 +1,66 @@
+"""What is misconfigured on this machine, and how to mend it. Reads only."""
+
+import os
+import stat
+from collections.abc import Iterator
+from ipaddress import ip_address
+
+from config import Config
+from console import SECRET_KEY_FILE, db, people
+
+OPEN_TO_ALL = 0
+
+
+def examine(config: Config) -> list[str]:
+    """One finding a line; none when all is well."""
+    return [*_sqlite(config), *_data_dir(config), *_network(config)]
+
+
+def _sqlite(config: Config) -> Iterator[str]:
+    version = db.sqlite_version()
+    if config.database_url.startswith("sqlite") and db.has_wal_reset_bug(version):
+        yield (
+            f"SQLite {'.'.join(map(str, version))} can corrupt a database in WAL mode when two "
+            "processes write at once (fixed in 3.51.3): install the package pysqlite3, or a newer "
+            "SQLite; until then do not run commands beside the server"
+        )
+
+
+def _data_dir(config: Config) -> Iterator[str]:
+    directory = config.data_dir
+    if not directory.exists():
+        yield f"{directory} is not there yet: start the server once"
+        return
+    if not os.access(directory, os.W_OK):
+        yield f"{directory} cannot be written by user {os.getuid()}: chown it"
+    secret_key = directory / SECRET_KEY_FILE
+    if secret_key.exists() and stat.S_IMODE(secret_key.stat().st_mode) & 0o077:
+        yield f"{secret_key} can be read by others: chmod 600 it"
+    if _has_nobody(config):
+        yield "nobody can sign in yet: run create-admin, or open the link that serve prints"
+
+
+def _has_nobody(config: Config) -> bool:
+    db.open_database(config.database_url)
+    try:
+        return db.handle.table_exists("person") and not people.anybody_yet()
+    finally:
+        db.close()
+
+
+def _network(config: Config) -> Iterator[str]:
+    for network in config.trusted_proxies:
+        if network.prefixlen == OPEN_TO_ALL:
+            yield (
+                f"LATCHKEY_TRUSTED_PROXIES has {network}: anybody could forge their address; "
+                "name the proxies' own addresses"
+            )
+    try:
+        on_loopback = ip_address(config.host).is_loopback
+    except ValueError:
+        on_loopback = config.host == "localhost"
+    if not on_loopback and not config.is_https:
+        yield (
+            f"LATCHKEY_HOST={config.host!r} listens beyond this machine and LATCHKEY_BASE_URL is "
+            "not https: put a proxy with TLS in front and set LATCHKEY_BASE_URL"
+        )

@@ -1,0 +1,257 @@
+"""The services' door: POST /api/v1/verify and /forward-auth/*: check() plus headers.
+
+A plain WSGI callable ahead of Flask, because every request of every protected service waits for
+it. Routing and translation only; any other path goes on to Flask.
+"""
+
+import logging
+import re
+from collections.abc import Callable, Iterable
+from typing import Annotated, Any
+from urllib.parse import parse_qsl
+
+from pydantic import AfterValidator
+
+from config import Config
+from console import addresses, bearer, check, projects, wire
+from console.actor import KEY, Actor
+from console.check import UNAVAILABLE
+from console.errors import Forbidden, Invalid, MethodNotAllowed, Refused
+from console.fields import Fields
+from console.permissions import KEYS_VERIFY
+from console.permissions import parse as parse_permissions
+from console.wire import Environ, Headers
+
+log = logging.getLogger(__name__)
+
+StartResponse = Callable[[str, Headers], Any]
+WSGI = Callable[[dict[str, Any], Any], Iterable[bytes]]
+
+VERIFY = "/api/v1/verify"
+NGINX = "/forward-auth/nginx"
+SECRET_MAX_LENGTH = 512
+COST_MAX = 1_000_000
+METHOD = re.compile(r"[A-Za-z][A-Za-z-]{0,19}")
+
+REASONS = {
+    200: "OK", 400: "Bad Request", 401: "Unauthorized", 403: "Forbidden",
+    405: "Method Not Allowed", 413: "Content Too Large", 415: "Unsupported Media Type",
+    429: "Too Many Requests", 500: "Internal Server Error", 503: "Service Unavailable",
+}  # fmt: skip
+# What nginx's auth_request passes on; any other status would reach the client as 500.
+NGINX_PASSES = (200, 401, 403)
+
+
+class Gate:
+    """WSGI middleware: answers the checks itself and hands everything else to `app`."""
+
+    def __init__(self, app: WSGI, config: Config) -> None:
+        self.app = app
+        self.config = config
+
+    def __call__(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
+        path = environ.get("PATH_INFO", "")
+        if path == VERIFY:
+            answer, translate = self._verify, _as_it_is
+        elif path == NGINX:
+            answer, translate = self._forward_auth_nginx, _for_nginx
+        else:
+            return self.app(environ, start_response)
+        request_id = wire.request_id()
+        try:
+            status, headers, body = answer(environ, request_id)
+        except Refused as refused:
+            status, headers, body = wire.problem(refused, request_id)
+        except Exception:
+            log.exception("request %s failed", request_id)
+            failure = Refused("Something went wrong here; it is in the log.", code="INTERNAL")
+            failure.status = 500
+            status, headers, body = wire.problem(failure, request_id)
+        status, headers = translate(status, headers, body)
+        if environ.get("REQUEST_METHOD") == "HEAD":
+            body = b""
+        else:
+            headers.append(("Content-Length", str(len(body))))
+        start_response(f"{status} {REASONS[status]}", headers)
+        return [body]
+
+    # --- POST /api/v1/verify ------------------------------------------------------------------
+
+    def _verify(self, environ: Environ, request_id: str) -> tuple[int, Headers, bytes]:
+        """A service asks about a key; 200 whatever the verdict, 503 when there can be none."""
+        if environ["REQUEST_METHOD"] != "POST":
+            raise MethodNotAllowed("Use POST.", allow=("POST",))
+        caller = bearer.caller(environ, self.config, request_id, needs=(KEYS_VERIFY,))
+        within = _projects_to_verify_in(caller.actor)
+        # The client's request has an id of its own: the service's call is logged under its own.
+        request_id = wire.request_id()
+        question = Question.read(wire.read_json_body(environ))
+        request = question.request(request_id, within)
+        steps: list[check.Step] | None = None
+        if question.dry_run:
+            verdict, steps = check.explain(request)
+        else:
+            verdict = check.check(request)
+        if verdict.code == UNAVAILABLE:
+            raise wire.refusal(verdict)
+        content = wire.verdict_json(verdict)
+        if steps is not None:
+            content["checks"] = [
+                {"check": step.check, "passed": step.code is None, "detail": step.detail}
+                for step in steps
+            ]
+        headers = [
+            ("Content-Type", "application/json"),
+            ("Cache-Control", "no-store"),
+            ("X-Request-Id", request_id),
+            *wire.rate_headers(verdict.allowance, verdict.at),
+        ]
+        return 200, headers, wire.to_json(content)
+
+    # --- /forward-auth/nginx ------------------------------------------------------------------
+
+    def _forward_auth_nginx(self, environ: Environ, request_id: str) -> tuple[int, Headers, bytes]:
+        """nginx asks about a client's request: 200 with the key's identity, or the refusal."""
+        self._refuse_strangers(environ)
+        request = self._nginx_request(environ, request_id)
+        verdict = check.check(request)
+        rate = wire.rate_headers(verdict.allowance, verdict.at)
+        if not verdict.is_valid:
+            status, headers, body = wire.problem(wire.refusal(verdict), request_id)
+            return status, headers + rate, body
+        return 200, [*wire.identity_headers(verdict), ("Cache-Control", "no-store"), *rate], b""
+
+    def _refuse_strangers(self, environ: Environ) -> None:
+        """Only trusted proxies may say what a client asked for."""
+        peer = environ.get("REMOTE_ADDR", "")
+        trusted = [str(network) for network in self.config.trusted_proxies]
+        try:
+            if addresses.covered(peer, trusted):
+                return
+        except ValueError:
+            pass
+        raise Forbidden(f"{peer} is not one of LATCHKEY_TRUSTED_PROXIES.")
+
+    def _nginx_request(self, environ: Environ, request_id: str) -> check.Request:
+        """The client's request by nginx's own headers; no other family is looked at."""
+        method = environ.get("HTTP_X_ORIGINAL_METHOD", "").strip()
+        if not METHOD.fullmatch(method):
+            raise Invalid({"X-Original-Method": "must carry the client's method"})
+        query = _query(environ.get("QUERY_STRING", ""))
+        return check.Request(
+            secret=wire.presented(environ),
+            request_id=request_id,
+            ip=wire.client_address(environ, self.config.trusted_proxies),
+            method=method,
+            endpoint=_path_of(environ.get("HTTP_X_ORIGINAL_URL", "")),
+            user_agent=environ.get("HTTP_USER_AGENT", ""),
+            **query,
+        )
+
+
+def _projects_to_verify_in(actor: Actor) -> frozenset[str]:
+    """The ids of the projects whose keys the caller may ask about. Raises Forbidden for none."""
+    if actor.kind == KEY:
+        return frozenset({actor.project_id or ""})
+    within = frozenset(p.id for p in projects.visible(actor) if actor.may(KEYS_VERIFY, p.id))
+    if not within:
+        raise actor.denied(KEYS_VERIFY)
+    return within
+
+
+def _query(text: str) -> dict[str, Any]:
+    """`permission` (repeatable), `project` and `environment` of the proxy's own address."""
+    required: list[str] = []
+    found: dict[str, Any] = {}
+    for name, value in parse_qsl(text, keep_blank_values=True):
+        if name == "permission":
+            required.append(value)
+        elif name in ("project", "environment"):
+            found[name] = value
+        else:
+            raise Invalid({name: "is not an option; use permission, project or environment"})
+    try:
+        found["permissions"] = tuple(parse_permissions(required))
+    except ValueError as error:
+        raise Invalid({"permission": str(error)}) from None
+    return found
+
+
+def _path_of(url: str) -> str:
+    """The raw path of `http://host/path?query` or `/path?query`; the query is never kept."""
+    if "://" in url and not url.startswith("/"):
+        rest = url.partition("://")[2]
+        url = "/" + rest.partition("/")[2] if "/" in rest else "/"
+    if not url.startswith("/"):
+        raise Invalid({"X-Original-URL": "must carry the client's address"})
+    return url.partition("?")[0].partition("#")[0]
+
+
+def _as_it_is(status: int, headers: Headers, body: bytes) -> tuple[int, Headers]:
+    return status, headers
+
+
+def _for_nginx(status: int, headers: Headers, body: bytes) -> tuple[int, Headers]:
+    """nginx knows 200, 401 and 403; the rest travels in headers that error_page restores."""
+    if status == 200:
+        return status, headers
+    headers = [*headers, ("X-Error-Body", body.decode("ascii"))]
+    if status in NGINX_PASSES:
+        return status, [*headers, ("X-Error-Status", str(status))]
+    return 403, [*headers, ("X-Error-Status", str(status))]
+
+
+# --- the body of POST /verify -----------------------------------------------------------------
+
+
+def _secret_text(text: str) -> str:
+    if len(text) > SECRET_MAX_LENGTH:
+        raise ValueError(f"must have at most {SECRET_MAX_LENGTH} characters")
+    return text
+
+
+def _address(text: str) -> str:
+    try:
+        return str(addresses.parse_address(text))
+    except ValueError:
+        raise ValueError("must be an IPv4 or IPv6 address") from None
+
+
+def _path(text: str) -> str:
+    return _path_of(text) if text else ""
+
+
+def _cost(number: int) -> int:
+    if not 0 <= number <= COST_MAX:
+        raise ValueError(f"must be a whole number from 0 to {COST_MAX}")
+    return number
+
+
+class Question(Fields):
+    """`POST /api/v1/verify`: a key, and the request that it came with."""
+
+    key: Annotated[str, AfterValidator(_secret_text)]
+    project: str | None = None
+    environment: str | None = None
+    permissions: Annotated[list[str], AfterValidator(parse_permissions)] = []
+    method: str | None = None
+    path: Annotated[str, AfterValidator(_path)] | None = None
+    ip: Annotated[str, AfterValidator(_address)] | None = None
+    user_agent: str | None = None
+    cost: Annotated[int, AfterValidator(_cost)] = 1
+    dry_run: bool = False
+
+    def request(self, request_id: str, within: frozenset[str]) -> check.Request:
+        return check.Request(
+            secret=self.key,
+            request_id=request_id,
+            ip=self.ip,
+            method=self.method or "",
+            endpoint=self.path or "",
+            user_agent=self.user_agent or "",
+            permissions=tuple(self.permissions),
+            project=self.project,
+            environment=self.environment,
+            cost=self.cost,
+            within=within,
+        )

@@ -1,0 +1,257 @@
+"""Every table, its indexes, and read-only facts about one row. No writes, no Flask.
+
+Instants are UTC milliseconds. Ids of people and keys are random text: SQLite gives a deleted
+row's integer id to the next one.
+"""
+
+from peewee import (
+    SQL,
+    AutoField,
+    BigAutoField,
+    BigIntegerField,
+    BooleanField,
+    CompositeKey,
+    ForeignKeyField,
+    IntegerField,
+    JSONField,
+    TextField,
+)
+
+from console.db import Base
+
+ACTIVE, REVOKED, EXPIRED = "active", "revoked", "expired"
+STATUSES = (ACTIVE, REVOKED, EXPIRED)
+LIVE, TEST = "live", "test"
+ENVIRONMENTS = (LIVE, TEST)
+CURRENT, PREVIOUS = "current", "previous"
+
+# Sorts after every real instant, so that "never expires" comes last.
+NEVER = 2**53
+
+
+class Project(Base):
+    """Owns keys; its prefix and format shape the secrets minted for them."""
+
+    id = TextField(primary_key=True)
+    slug = TextField(unique=True)
+    name = TextField()
+    prefix = TextField()
+    key_format = TextField()
+    shows_environment = BooleanField(default=True)
+    key_limit = IntegerField(null=True)
+    permission_catalogue = JSONField(default=list)
+    alert_email = TextField(null=True)
+    created_at = BigIntegerField()
+    archived_at = BigIntegerField(null=True)
+
+
+class Person(Base):
+    """Someone who signs in."""
+
+    id = TextField(primary_key=True)
+    email = TextField(unique=True)
+    name = TextField()
+    password_hash = TextField(null=True)
+    is_owner = BooleanField(default=False)
+    disabled_at = BigIntegerField(null=True)
+    created_at = BigIntegerField()
+
+
+class Membership(Base):
+    """A person's role in one project: admin, member or viewer."""
+
+    person = ForeignKeyField(Person, backref="memberships", on_delete="CASCADE")
+    project = ForeignKeyField(Project, backref="memberships", on_delete="CASCADE")
+    project_id: str
+    role = TextField()
+
+    class Meta:
+        primary_key = CompositeKey("person", "project")
+
+
+class Session(Base):
+    """One sign-in, of a browser or of an access token. Deleting the row ends it at once."""
+
+    id = TextField(primary_key=True)  # SHA-256 of what the client holds
+    person = ForeignKeyField(Person, backref="sessions", on_delete="CASCADE")
+    kind = TextField()  # browser | token
+    created_at = BigIntegerField()
+    expires_at = BigIntegerField()
+    ip = TextField(null=True)
+    user_agent = TextField(default="")
+
+
+class Link(Base):
+    """A one-time link: today the first owner's set-up. Only its digest is stored."""
+
+    digest = TextField(primary_key=True)
+    kind = TextField()
+    created_at = BigIntegerField()
+    expires_at = BigIntegerField()
+
+
+class Key(Base):
+    """The lasting record; its secrets come and go with rotation."""
+
+    id = TextField(primary_key=True)
+    project = ForeignKeyField(Project, backref="keys", index=False)
+    project_id: str
+    owner = ForeignKeyField(Person, backref="keys", null=True)
+    owner_id: str | None
+    name = TextField()
+    name_sort = TextField()  # NFKC, case-folded: for search and sorting in any script
+    description = TextField(default="")
+    environment = TextField()
+    prefix = TextField()  # of the current secret
+    permissions = JSONField(default=list)
+    ip_allowlist = JSONField(default=list)
+    plan = TextField()
+    limit_per_minute = IntegerField(null=True)
+    limit_per_hour = IntegerField(null=True)
+    monthly_quota = BigIntegerField(null=True)
+    auto_renew = BooleanField(default=False)
+    external_id = TextField(null=True)
+    metadata = JSONField(default=dict)
+    created_at = BigIntegerField()
+    updated_at = BigIntegerField()
+    rotated_at = BigIntegerField(null=True)
+    revoked_at = BigIntegerField(null=True)
+    expires_at = BigIntegerField(null=True)
+    last_used_at = BigIntegerField(null=True)
+    last_used_ip = TextField(null=True)
+    requests_total = BigIntegerField(default=0)
+
+    def status_at(self, instant: int) -> str:
+        if self.revoked_at is not None:
+            return REVOKED
+        if self.expires_at is not None and self.expires_at <= instant:
+            return EXPIRED
+        return ACTIVE
+
+
+# One index for each order of the table: a page costs the same at any depth.
+Key.add_index(Key.project, Key.name_sort, Key.id)
+Key.add_index(Key.project, Key.created_at, Key.id)
+Key.add_index(
+    Key.index(Key.project, SQL(f"coalesce(expires_at, {NEVER})"), Key.id, name="key_by_expires_at")
+)
+Key.add_index(
+    Key.index(Key.project, SQL("coalesce(last_used_at, 0)"), Key.id, name="key_by_last_used_at")
+)
+
+
+class Secret(Base):
+    """One string that opens a key. The current one has no `superseded_at`."""
+
+    digest = TextField(primary_key=True)  # SHA-256 of the whole secret, in hex
+    key = ForeignKeyField(Key, backref="secrets", on_delete="CASCADE")
+    prefix = TextField()
+    created_at = BigIntegerField()
+    superseded_at = BigIntegerField(null=True)
+    works_until = BigIntegerField(null=True)  # of a superseded one: grace's end
+    last_used_at = BigIntegerField(null=True)
+
+    def is_superseded_at(self, instant: int) -> bool:
+        return self.superseded_at is not None and instant >= (self.works_until or 0)
+
+    @property
+    def generation(self) -> str:
+        return CURRENT if self.superseded_at is None else PREVIOUS
+
+
+# A key has exactly one current secret, whatever happens at the same time.
+Secret.add_index(
+    Secret.index(
+        Secret.key, unique=True, where=Secret.superseded_at.is_null(), name="secret_current"
+    )
+)
+
+
+class Entry(Base):
+    """One request made with a known key. Outlives its key, until retention ends."""
+
+    id = BigAutoField()
+    at = BigIntegerField()
+    project_id = TextField()
+    key_id = TextField()
+    secret = TextField()  # current | previous
+    method = TextField()
+    endpoint = TextField()
+    ip = TextField(null=True)
+    country = TextField(null=True)
+    status = IntegerField()
+    code = TextField()
+    user_agent = TextField()
+    request_id = TextField()
+    permissions = JSONField(default=list)
+
+
+Entry.add_index(Entry.key_id, Entry.id)
+Entry.add_index(Entry.project_id, Entry.id)
+
+
+class Usage(Base):
+    """A key's requests in one UTC hour or day."""
+
+    key_id = TextField()
+    unit = TextField()  # hour | day
+    start_at = BigIntegerField()
+    project_id = TextField()
+    allowed = BigIntegerField(default=0)
+    denied = BigIntegerField(default=0)
+
+    class Meta:
+        primary_key = CompositeKey("key_id", "unit", "start_at")
+
+
+Usage.add_index(Usage.project_id, Usage.unit, Usage.start_at)
+
+
+class LimitCount(Base):
+    """How much of one limit a key has spent in its present window."""
+
+    key_id = TextField()
+    window = TextField()  # minute | hour | month
+    start_at = BigIntegerField()
+    spent = BigIntegerField()
+
+    class Meta:
+        primary_key = CompositeKey("key_id", "window")
+
+
+class Attempt(Base):
+    """Checks that met no known key, counted by address, kind and hour."""
+
+    hour_at = BigIntegerField()
+    ip = TextField()
+    code = TextField()
+    count = BigIntegerField()
+
+    class Meta:
+        primary_key = CompositeKey("hour_at", "ip", "code")
+
+
+class Event(Base):
+    """One thing that somebody did to a project, key, person or setting."""
+
+    id = AutoField()
+    at = BigIntegerField()
+    project_id = TextField(null=True)
+    action = TextField()  # key.created
+    actor_kind = TextField()  # person | key | command
+    actor_id = TextField(null=True)
+    actor_name = TextField()
+    target_id = TextField()
+    target_name = TextField()
+    changes = JSONField(default=dict)  # field -> [old, new]
+    ip = TextField(null=True)
+    request_id = TextField(null=True)
+
+
+Event.add_index(Event.project_id, Event.id)
+Event.add_index(Event.target_id, Event.id)
+
+TABLES = (
+    Project, Person, Membership, Session, Link, Key, Secret, Entry, Usage, LimitCount, Attempt,
+    Event,
+)  # fmt: skip

@@ -1,0 +1,66 @@
+"""What a permission looks like, and which held ones meet a required one."""
+
+import re
+from collections.abc import Iterable, Sequence
+
+PERMISSIONS_MAX = 100
+PERMISSION_MAX_LENGTH = 100
+PATTERN = re.compile(
+    r"\*|\*:\*|[A-Za-z0-9][A-Za-z0-9_./-]*(?::[A-Za-z0-9_./-]+)*:(?:\*|[A-Za-z0-9_./-]+)"
+)
+HELP = "must look like tasks:read, tasks:* or *"
+
+KEYS_READ = "keys:read"
+KEYS_WRITE = "keys:write"
+KEYS_MANAGE = "keys:manage"
+KEYS_VERIFY = "keys:verify"
+AUDIT_READ = "audit:read"
+ANALYTICS_READ = "analytics:read"
+PROJECTS_MANAGE = "projects:manage"
+ADMIN = "admin:*"
+
+# Latchkey's own: they open its API. A team's permissions are free words of its own.
+CONSOLE = (
+    KEYS_READ, KEYS_WRITE, KEYS_MANAGE, KEYS_VERIFY, AUDIT_READ, ANALYTICS_READ,
+    PROJECTS_MANAGE, ADMIN,
+)  # fmt: skip
+INCLUDED_IN = {KEYS_READ: KEYS_MANAGE, KEYS_WRITE: KEYS_MANAGE}
+EVERYTHING = frozenset({"*", "*:*", ADMIN})
+
+
+def parse(items: Iterable[str]) -> list[str]:
+    """The permissions without repeats, in the given order. Raises ValueError naming the bad one."""
+    found = list(dict.fromkeys(item.strip() for item in items))
+    for item in found:
+        if len(item) > PERMISSION_MAX_LENGTH or not PATTERN.fullmatch(item):
+            raise ValueError(f"{item[:60]!r} {HELP}")
+    if len(found) > PERMISSIONS_MAX:
+        raise ValueError(f"at most {PERMISSIONS_MAX} are allowed")
+    return found
+
+
+def met(held: Iterable[str], required: str) -> bool:
+    """Whether the held permissions meet the required one: by itself, `a:*`, `*` or `admin:*`."""
+    held = frozenset(held)
+    if required in held or held & EVERYTHING:
+        return True
+    if required in EVERYTHING:
+        return False
+    if f"{required.partition(':')[0]}:*" in held:
+        return True
+    wider = INCLUDED_IN.get(required)
+    if wider is not None:
+        return met(held, wider)
+    return required == KEYS_MANAGE and {KEYS_READ, KEYS_WRITE} <= held
+
+
+def missing(held: Iterable[str], required: Sequence[str]) -> tuple[str, ...]:
+    """The required permissions that are not met, in the given order."""
+    held = frozenset(held)
+    return tuple(permission for permission in required if not met(held, permission))
+
+
+def console_permissions(held: Iterable[str]) -> tuple[str, ...]:
+    """Latchkey's own permissions that these give, wildcards unfolded."""
+    held = frozenset(held)
+    return tuple(permission for permission in CONSOLE if met(held, permission))

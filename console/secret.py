@@ -1,0 +1,72 @@
+"""The string that a client presents: made, recognised by its shape and checksum, digested.
+
+`<prefix>_<environment>_<30 random base62><6 base62 of CRC32 over all before it>`, or, in the
+format hex32, `<prefix>_<32 lowercase hex>`. No database, no Flask.
+"""
+
+import hashlib
+import re
+import secrets
+import zlib
+
+ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+BODY_LENGTH = 30
+CHECKSUM_LENGTH = 6
+HEX_LENGTH = 32
+VISIBLE_LENGTH = 12
+
+BASE62 = "base62"
+HEX32 = "hex32"
+FORMATS = (BASE62, HEX32)
+
+# The longest prefix, an environment and their underscores: nothing longer is looked at.
+HEAD = r"[a-z][a-z0-9_]{0,25}_"
+SHAPE = re.compile(
+    rf"{HEAD}(?:[0-9A-Za-z]{{{BODY_LENGTH + CHECKSUM_LENGTH}}}|[0-9a-f]{{{HEX_LENGTH}}})"
+)
+
+
+def mint(prefix: str, environment: str | None = None, key_format: str = BASE62) -> str:
+    """A new secret; `environment` is None where the project's secrets do not show it."""
+    head = f"{prefix}_{environment}_" if environment else f"{prefix}_"
+    if key_format == HEX32:
+        return f"{prefix}_{secrets.token_hex(HEX_LENGTH // 2)}"
+    body = head + "".join(secrets.choice(ALPHABET) for _ in range(BODY_LENGTH))
+    return body + checksum(body)
+
+
+def checksum(text: str) -> str:
+    """CRC32 of the text in six base62 digits, most significant first, padded with 0."""
+    number = zlib.crc32(text.encode("ascii"))
+    digits = ""
+    while number:
+        number, digit = divmod(number, 62)
+        digits = ALPHABET[digit] + digits
+    return digits.rjust(CHECKSUM_LENGTH, "0")
+
+
+def is_well_formed(text: str) -> bool:
+    """Whether the text has a secret's shape and its own checksum. Says nothing of who knows it."""
+    if not SHAPE.fullmatch(text):
+        return False
+    if text[-HEX_LENGTH - 1] == "_":
+        return True
+    return checksum(text[:-CHECKSUM_LENGTH]) == text[-CHECKSUM_LENGTH:]
+
+
+def digest(text: str) -> str:
+    """SHA-256 of the whole secret in hex: all that is ever stored of it.
+
+    A plain hash is enough: the secret carries at least 128 random bits (OWASP ASVS 6.5.2).
+    """
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def visible_prefix(text: str) -> str:
+    """The first twelve characters, kept for recognition."""
+    return text[:VISIBLE_LENGTH]
+
+
+def random_id(kind: str) -> str:
+    """A random id such as `key_…`: never reused, not guessable."""
+    return f"{kind}_" + "".join(secrets.choice(ALPHABET) for _ in range(20))

@@ -1,0 +1,282 @@
+"""What the doors have in common on the wire: request ids, the client's address, the credential
+that it presents, JSON in, and problem+json (RFC 9457) out. No Flask, no database.
+"""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+from urllib.parse import quote
+
+from console import addresses, clock, secret
+from console.addresses import Network
+from console.check import PROJECT_MISMATCH, Verdict
+from console.errors import Invalid, Refused, TooLarge, UnsupportedType
+from console.limits import MONTH, WINDOW_SECONDS, Allowance
+
+BODY_MAX_BYTES = 1024 * 1024
+REALM = "latchkey"
+EMPTY = "-"
+Headers = list[tuple[str, str]]
+Environ = Mapping[str, Any]
+
+
+def request_id() -> str:
+    return secret.random_id("req")
+
+
+def client_address(environ: Environ, trusted: Sequence[Network]) -> str | None:
+    """The client's address by X-Forwarded-For, as far as trusted proxies vouch for it."""
+    return addresses.client_address(
+        environ.get("REMOTE_ADDR"), environ.get("HTTP_X_FORWARDED_FOR", ""), trusted
+    )
+
+
+def presented(environ: Environ) -> str | None:
+    """The credential in Authorization: Bearer (RFC 6750) or X-API-Key; never the query string.
+
+    Raises Invalid when the two differ.
+    """
+    scheme, _, token = environ.get("HTTP_AUTHORIZATION", "").partition(" ")
+    bearer = token.strip() if scheme.lower() == "bearer" else ""
+    header = environ.get("HTTP_X_API_KEY", "").strip()
+    if bearer and header and bearer != header:
+        raise Invalid(
+            {"X-API-Key": "differs from the key in Authorization: send one key"},
+            "Two different keys were sent.",
+        )
+    return bearer or header or None
+
+
+# --- JSON in --------------------------------------------------------------------------------
+
+
+def read_json_body(environ: Environ) -> Any:
+    """The request's JSON body; {} when there is none.
+
+    Raises UnsupportedType, TooLarge, Invalid: for broken JSON, NaN, repeated names, numbers
+    beyond 64 bits, text that is not Unicode.
+    """
+    body = _read_bytes(environ)
+    if not body.strip():
+        return {}
+    kind, _, parameters = environ.get("CONTENT_TYPE", "").partition(";")
+    charset = parameters.replace(" ", "").lower().removeprefix("charset=").strip('"')
+    if kind.strip().lower() != "application/json" or charset not in ("", "utf-8"):
+        raise UnsupportedType("Send JSON in UTF-8 with Content-Type: application/json.")
+    return parse_json(body)
+
+
+def _read_bytes(environ: Environ) -> bytes:
+    announced = environ.get("CONTENT_LENGTH") or ""
+    if announced.isdigit() and int(announced) > BODY_MAX_BYTES:
+        raise TooLarge(f"At most {BODY_MAX_BYTES} bytes are read.")
+    if not announced and not environ.get("wsgi.input_terminated"):
+        return b""
+    body: bytes = environ["wsgi.input"].read(
+        min(int(announced), BODY_MAX_BYTES) if announced.isdigit() else BODY_MAX_BYTES + 1
+    )
+    if len(body) > BODY_MAX_BYTES:
+        raise TooLarge(f"At most {BODY_MAX_BYTES} bytes are read.")
+    return body
+
+
+def parse_json(body: bytes) -> Any:
+    try:
+        value = json.loads(
+            body.decode("utf-8"),
+            object_pairs_hook=_without_repeats,
+            parse_constant=_refuse_constant,
+            parse_float=_finite,
+            parse_int=_within_64_bits,
+        )
+        _refuse_broken_text(value)
+    except UnicodeDecodeError:
+        raise Invalid({"body": "is not UTF-8"}) from None
+    except RecursionError:
+        raise Invalid({"body": "is nested too deeply"}) from None
+    except ValueError as error:
+        raise Invalid({"body": f"is not JSON that can be read: {error}"}) from None
+    return value
+
+
+def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    names = [name for name, _ in pairs]
+    if len(set(names)) != len(names):
+        repeated = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"{repeated[:60]!r} occurs twice")
+    return dict(pairs)
+
+
+def _refuse_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not a JSON number")
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError("a number is out of range")
+    return number
+
+
+def _within_64_bits(text: str) -> int:
+    if len(text) > 20 or abs(int(text)) >= 2**63:
+        raise ValueError("a number is out of range")
+    return int(text)
+
+
+def _refuse_broken_text(value: Any) -> None:
+    """NUL and half surrogates are valid in JSON's escapes and in no database."""
+    text = json.dumps(value, ensure_ascii=False)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ValueError("a string holds half of a surrogate pair") from None
+    if "\\u0000" in text and "\0" in _strings(value):
+        raise ValueError("a string holds the character NUL")
+
+
+def _strings(value: Any) -> str:
+    if isinstance(value, str):
+        return value
+    if isinstance(value, dict):
+        return "".join(key + _strings(item) for key, item in value.items())
+    return "".join(map(_strings, value)) if isinstance(value, list) else ""
+
+
+# --- answers --------------------------------------------------------------------------------
+
+
+def problem(refused: Refused, request_id: str) -> tuple[int, Headers, bytes]:
+    """Status, headers and problem+json body of a refusal."""
+    content: dict[str, Any] = {
+        "type": "about:blank",
+        "title": refused.code.replace("_", " ").capitalize(),
+        "status": refused.status,
+        "code": refused.code,
+        "detail": refused.message,
+        "request_id": request_id,
+    }
+    if refused.fields:
+        content["errors"] = [
+            {"field": name, "message": why} for name, why in refused.fields.items()
+        ]
+    if refused.missing_permissions:
+        content["missing_permissions"] = list(refused.missing_permissions)
+    headers = [
+        ("Content-Type", "application/problem+json"),
+        ("Cache-Control", "no-store"),
+        ("X-Request-Id", request_id),
+    ]
+    challenge = _challenge(refused)
+    if challenge:
+        headers.append(("WWW-Authenticate", challenge))
+    if refused.allow:
+        headers.append(("Allow", ", ".join(refused.allow)))
+    if refused.retry_after_seconds is not None:
+        headers.append(("Retry-After", str(refused.retry_after_seconds)))
+    # ASCII alone, so that it also fits into a header.
+    return refused.status, headers, json.dumps(content, separators=(",", ":")).encode()
+
+
+def _challenge(refused: Refused) -> str | None:
+    """WWW-Authenticate by RFC 6750: no error code where no credential was sent."""
+    realm = f'Bearer realm="{REALM}"'
+    if refused.status == 401:
+        if refused.code == "API_KEY_MISSING":
+            return realm
+        return f'{realm}, error="invalid_token", error_description="{refused.code}"'
+    if refused.missing_permissions:
+        scope = " ".join(refused.missing_permissions)
+        return f'{realm}, error="insufficient_scope", scope="{scope}"'
+    return None
+
+
+def refusal(verdict: Verdict) -> Refused:
+    """A verdict that is not valid, as the refusal that a door answers."""
+    refused = Refused(
+        verdict.message,
+        code=verdict.code,
+        missing_permissions=verdict.missing_permissions,
+        retry_after_seconds=verdict.retry_after_seconds,
+    )
+    refused.status = verdict.status
+    if verdict.missing_permissions:
+        refused.message = f"This key lacks {', '.join(verdict.missing_permissions)}."
+    return refused
+
+
+def rate_headers(allowance: Allowance, at: int) -> Headers:
+    """X-RateLimit-* and the IETF draft's RateLimit fields; none for a key without limits."""
+    shown = allowance.shown
+    if shown is None:
+        return []
+    rates = [window for window in allowance.windows if window.name != MONTH]
+    policy = ", ".join(f'"{w.name}";q={w.limit};w={WINDOW_SECONDS[w.name]}' for w in rates)
+    state = ", ".join(
+        f'"{w.name}";r={w.remaining};t={max(0, -(-(w.reset_at - at) // 1000))}' for w in rates
+    )
+    return [
+        ("X-RateLimit-Limit", str(shown.limit)),
+        ("X-RateLimit-Remaining", str(shown.remaining)),
+        ("X-RateLimit-Reset", str(shown.reset_at // 1000)),
+        ("RateLimit-Policy", policy),
+        ("RateLimit", state),
+    ]
+
+
+def identity_headers(verdict: Verdict) -> Headers:
+    """Who is calling, for the service behind a proxy: always all of them, `-` where empty."""
+    key = verdict.key
+    if key is None:
+        return []
+    owner = key.owner.email if key.owner else ""
+    return [
+        ("X-Key-Id", key.id),
+        ("X-Key-Name", quote(key.name, safe="")),
+        ("X-Key-Project", key.project.slug),
+        ("X-Key-Environment", key.environment),
+        ("X-Key-Owner", quote(owner, safe="@+") or EMPTY),
+        ("X-Key-Permissions", " ".join(key.permissions) or EMPTY),
+        ("X-Key-External-Id", quote(key.external_id or "", safe="@+:/") or EMPTY),
+        ("X-Request-Id", verdict.request_id),
+    ]
+
+
+def verdict_json(verdict: Verdict) -> dict[str, Any]:
+    """The answer of POST /verify."""
+    shown = verdict.allowance.shown
+    # A key of another project is not described to this one.
+    key = verdict.key if verdict.code != PROJECT_MISMATCH else None
+    return {
+        "valid": verdict.is_valid,
+        "code": verdict.code,
+        "status": verdict.status,
+        "request_id": verdict.request_id,
+        "key": None
+        if key is None
+        else {
+            "id": key.id,
+            "name": key.name,
+            "prefix": key.prefix,
+            "project": key.project.slug,
+            "environment": key.environment,
+            "owner": key.owner.email if key.owner else None,
+            "permissions": key.permissions,
+            "external_id": key.external_id,
+            "metadata": key.metadata,
+            "expires_at": clock.iso(key.expires_at),
+        },
+        "missing_permissions": list(verdict.missing_permissions),
+        "rate_limit": None
+        if shown is None
+        else {
+            "limit": shown.limit,
+            "remaining": shown.remaining,
+            "reset": shown.reset_at // 1000,
+        },
+    }
+
+
+def to_json(content: Any) -> bytes:
+    return json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode()

@@ -4,14 +4,13 @@
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from ipaddress import ip_network
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import TypeVar
 from urllib.parse import urlsplit
 
-from console.addresses import Network
-
 T = TypeVar("T")
+Network = IPv4Network | IPv6Network
 
 PREFIX = "LATCHKEY_"
 
@@ -51,7 +50,10 @@ def load(environ: Mapping[str, str] | None = None) -> Config:
     data_dir = source.read("DATA_DIR", "./data", _path)
     host = source.read("HOST", "127.0.0.1", str)
     port = source.read("PORT", "8000", _whole_number(1, 65535))
-    shown_host = f"[{host}]" if ":" in host else host
+    # An address to open: one that listens everywhere is also this machine's own.
+    shown_host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(
+        host, f"[{host}]" if ":" in host else host
+    )
     config = Config(
         data_dir=data_dir,
         database_url=source.read(

@@ -1,0 +1,188 @@
+"""What the tests share: an installation on a temporary database, people, a clock, real servers."""
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+
+import config as settings
+from config import Config
+from console import actor, audit, clock, create_app, db, keys, people, projects, secret
+from console.actor import Actor
+from console.models import TABLES, Key, Membership, Person, Project
+from tests.server import RunningServer
+
+PASSWORD = "correct horse battery"
+# Another database for the whole suite: TEST_DATABASE_URL=postgresql://… make test
+TEST_DATABASE_URL = os.environ.get("TEST_DATABASE_URL")
+
+
+def need(program: str) -> str:
+    """The program's path; without it the test is skipped, or fails where nothing may be."""
+    path = shutil.which(program)
+    if path is None:
+        reason = f"{program} is not installed (apt-get install {program})"
+        if os.environ.get("TESTS_SKIP_NOTHING"):
+            pytest.fail(reason)
+        pytest.skip(reason)
+    return path
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _cheap_passwords() -> None:
+    people.hasher.update(argon2__memory_cost=8, argon2__time_cost=1)
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Config:
+    """The defaults, on a data directory of this test's own."""
+    environ = {"LATCHKEY_DATA_DIR": str(tmp_path / "data")}
+    if TEST_DATABASE_URL:
+        environ["LATCHKEY_DATABASE_URL"] = TEST_DATABASE_URL
+    return replace(settings.load(environ), secret_key="k" * 40)
+
+
+@pytest.fixture
+def app(config: Config) -> Iterator[Flask]:
+    """The application; its database is empty but for the schema."""
+    app = create_app(config)
+    app.config.update(TESTING=False, WTF_CSRF_ENABLED=False)
+    if not db.is_sqlite():
+        names = ", ".join(f'"{table._meta.table_name}"' for table in TABLES)
+        db.handle.execute_sql(f"truncate {names} restart identity cascade")
+    audit._attempts.clear()
+    yield app
+    db.close()
+
+
+@pytest.fixture
+def client(app: Flask) -> FlaskClient:
+    """A browser or script that is not signed in."""
+    return app.test_client()
+
+
+class Clock:
+    """The time, as the tests set it; starts at a fixed instant, 2026-11-20T10:30:00Z."""
+
+    def __init__(self) -> None:
+        self.instant = clock.parse("2026-11-20T10:30:00Z")
+
+    def now(self) -> int:
+        return self.instant
+
+    def move(self, duration: str) -> None:
+        self.instant = clock.after(self.instant, duration)
+
+    def move_ms(self, milliseconds: int) -> None:
+        self.instant += milliseconds
+
+
+@pytest.fixture(name="clock")
+def moving_clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    moving = Clock()
+    monkeypatch.setattr(clock, "now", moving.now)
+    return moving
+
+
+@pytest.fixture
+def operator(app: Flask) -> Actor:
+    """The command line: may do everything, and is nobody."""
+    return actor.command_line()
+
+
+@pytest.fixture
+def project(operator: Actor) -> Project:
+    return projects.create({"slug": "shop", "name": "Shop", "prefix": "sk"}, by=operator)
+
+
+@pytest.fixture
+def other_project(operator: Actor) -> Project:
+    return projects.create({"slug": "other", "name": "Other", "prefix": "ot"}, by=operator)
+
+
+def add_person(email: str, *, is_owner: bool = False, **roles: str) -> Actor:
+    """A person with a role in each named project, as the actor of a request."""
+    person = Person.create(
+        id=secret.random_id("per"),
+        email=email,
+        name=email.partition("@")[0],
+        password_hash=people.hash_password(PASSWORD),
+        is_owner=is_owner,
+        created_at=clock.now(),
+    )
+    for slug, role in roles.items():
+        Membership.create(person=person, project=Project.get(Project.slug == slug), role=role)
+    token, _ = people.sign_in(email, PASSWORD, ip="127.0.0.1")
+    found = people.by_session(token, ip="127.0.0.1")
+    assert found is not None
+    return found
+
+
+@pytest.fixture
+def owner(project: Project) -> Actor:
+    return add_person("ada@example.com", is_owner=True)
+
+
+@pytest.fixture
+def admin(project: Project) -> Actor:
+    return add_person("alan@example.com", shop="admin")
+
+
+@pytest.fixture
+def member(project: Project) -> Actor:
+    return add_person("bob@example.com", shop="member")
+
+
+@pytest.fixture
+def viewer(project: Project) -> Actor:
+    return add_person("vera@example.com", shop="viewer")
+
+
+@pytest.fixture
+def stranger(project: Project, other_project: Project) -> Actor:
+    """Somebody with every right, elsewhere."""
+    return add_person("eve@example.com", other="admin")
+
+
+MakeKey = Callable[..., tuple[Key, str]]
+
+
+@pytest.fixture
+def make_key(project: Project, operator: Actor) -> MakeKey:
+    """Makes a key and its secret: `make_key(name=…, permissions=[…], by=…, **settings)`."""
+
+    def make(*, by: Actor | None = None, **fields: Any) -> tuple[Key, str]:
+        settings = {"name": "CI", "project": project.slug, **fields}
+        return keys.create(settings, by=by or operator)
+
+    return make
+
+
+@pytest.fixture
+def signed_in(app: Flask, owner: Actor) -> FlaskClient:
+    """A browser in which the owner is signed in."""
+    return sign_in(app, owner)
+
+
+def sign_in(app: Flask, person: Actor) -> FlaskClient:
+    browser = app.test_client()
+    answer = browser.post("/login", data={"email": person.name, "password": PASSWORD})
+    assert answer.status_code == 303, answer.text
+    return browser
+
+
+def bearer(secret: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {secret}"}
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[RunningServer]:
+    """Latchkey as a process of its own, on a free port; stopped and reaped afterwards."""
+    with RunningServer(tmp_path / "data") as running:
+        yield running

@@ -21,6 +21,9 @@
     document.querySelectorAll("[popover]:popover-open").forEach((menu) => menu.hidePopover());
     if (!dialog.open) dialog.showModal();
     prepare(dialog);
+  });
+  document.body.addEventListener("htmx:afterSettle", (event) => {
+    if (event.detail.target !== dialog) return;
     const first = dialog.querySelector("[aria-invalid=true]") || dialog.querySelector("[autofocus]");
     if (first) first.focus();
   });

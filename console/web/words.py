@@ -4,13 +4,15 @@ from collections.abc import Mapping
 from typing import Any
 
 from flask import Flask
+from iso3166 import countries
 
-from console import audit, clock, keys, limits
+from console import clock, country, keys, limits
 from console.check import CODES
 from console.clock import DAY, HOUR, MINUTE
 from console.models import ACTIVE, EXPIRED, REVOKED, TEST, Entry, Key
 
 SOON = 30 * DAY
+PRIVATE_NETWORK = "Private network"
 REGIONAL_INDICATOR_A = 0x1F1E6
 
 EVENT_WORDS = {
@@ -29,12 +31,19 @@ EVENT_WORDS = {
 
 def register(app: Flask) -> None:
     app.jinja_env.filters.update(
-        ago=ago, until=until, iso=clock.iso, exact=exact, flag=flag, pick=pick
+        ago=ago,
+        clock_time=clock_time,
+        exact=exact,
+        flag=flag,
+        iso=clock.iso,
+        pick=pick,
+        sentence=sentence,
+        until=until,
     )
     app.jinja_env.globals.update(
         state_of=state_of,
         grace_of=keys.grace_of,
-        country_of=audit.country_of,
+        country_of=country_of,
         reason_of=reason_of,
         rate_words=rate_words,
         said=said,
@@ -45,6 +54,13 @@ def register(app: Flask) -> None:
 def exact(instant: int) -> str:
     """`20 Nov 2026, 10:30:05 UTC`."""
     return clock.to_datetime(instant).strftime("%-d %b %Y, %H:%M:%S UTC")
+
+
+def clock_time(instant: int) -> str:
+    """`14:30` today, `21 Nov 14:30` on another day (UTC)."""
+    moment = clock.to_datetime(instant)
+    is_today = clock.start_of("day", instant) == clock.start_of("day", clock.now())
+    return moment.strftime("%H:%M" if is_today else "%-d %b %H:%M")
 
 
 def ago(instant: int) -> str:
@@ -99,8 +115,21 @@ def state_of(key: Key) -> list[tuple[str, str]]:
     return states
 
 
+def country_of(entry: Entry) -> str:
+    """The country's name; `Private network` or `Unknown` where there is none."""
+    if entry.country is None:
+        return PRIVATE_NETWORK if country.is_private(entry.ip) else "Unknown"
+    known = countries.get(entry.country, None)
+    return known.name if known else entry.country
+
+
 def reason_of(entry: Entry) -> str:
     return CODES[entry.code][1]
+
+
+def sentence(words: str) -> str:
+    """A refusal's words as a sentence of their own."""
+    return f"{words[:1].upper()}{words[1:].rstrip('.')}."
 
 
 def flag(code: str | None) -> str:

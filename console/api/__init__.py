@@ -19,7 +19,6 @@ FREE_ENDPOINTS = ("api.rate_limit",)
 
 @blueprint.before_request
 def _authenticate() -> None:
-    g.request_id = wire.request_id()
     if request.endpoint not in OPEN_ENDPOINTS:
         cost = 0 if request.endpoint in FREE_ENDPOINTS else 1
         g.caller = bearer.caller(
@@ -58,7 +57,7 @@ def answer(content: Any, status: int = 200, **headers: str) -> Response:
 
 def refuse(refused: Refused) -> Response:
     """problem+json for any refusal under /api."""
-    status, headers, content = wire.problem(refused, g.get("request_id") or wire.request_id())
+    status, headers, content = wire.problem(refused, g.request_id)
     return Response(content, status, headers)
 
 

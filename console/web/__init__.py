@@ -41,6 +41,7 @@ HEADERS = {
     "Cross-Origin-Opener-Policy": "same-origin",
 }
 JSON_PATHS = ("/api/", "/forward-auth/")
+SIGNED_IN_PAGES = ("keys", "audit", "activity")
 
 csrf = CSRFProtect()
 login = LoginManager()
@@ -71,26 +72,25 @@ def register(app: Flask) -> None:
         WTF_CSRF_TIME_LIMIT=None,
         MAX_CONTENT_LENGTH=wire.BODY_MAX_BYTES,
     )
+    # Before all else: whatever refuses a request names it.
+    app.before_request(_identify)
     csrf.init_app(app)
     csrf.exempt(api.blueprint)
     login.init_app(app)
     # Sessions are rows of ours; Flask-Login's own fingerprint trusts any forwarded address.
     login.session_protection = None
     login.user_loader(_load)
-    app.register_blueprint(access.blueprint)
-    for module in (keys, audit, activity):
-        module.blueprint.before_request(_require_sign_in)
+    for module in (access, keys, audit, activity):
         app.register_blueprint(module.blueprint)
     app.register_error_handler(Exception, _show_error)
-    app.before_request(_identify)
+    app.before_request(_require_sign_in)
     app.after_request(_protect)
     app.context_processor(_context)
     words.register(app)
 
 
 def _identify() -> None:
-    if "request_id" not in g:
-        g.request_id = wire.request_id()
+    g.request_id = wire.request_id()
 
 
 def _load(token: str) -> SignedIn | None:
@@ -100,7 +100,9 @@ def _load(token: str) -> SignedIn | None:
 
 def _require_sign_in() -> BaseResponse | None:
     """Every page about a project is for somebody who is signed in."""
-    return None if current_user.is_authenticated else _ask_to_sign_in()
+    if request.blueprint in SIGNED_IN_PAGES and not current_user.is_authenticated:
+        return _ask_to_sign_in()
+    return None
 
 
 def _ask_to_sign_in() -> BaseResponse:
@@ -113,7 +115,7 @@ def _ask_to_sign_in() -> BaseResponse:
 def _protect(response: Response) -> Response:
     for name, value in HEADERS.items():
         response.headers.setdefault(name, value)
-    response.headers.setdefault("X-Request-Id", g.get("request_id") or wire.request_id())
+    response.headers.setdefault("X-Request-Id", g.request_id)
     if request.endpoint != "static":
         response.headers.setdefault("Cache-Control", "no-store")
         response.vary.add("HX-Request")
@@ -137,7 +139,7 @@ def _show_error(error: Exception) -> BaseResponse:
         return api.refuse(refused)
     if refused.status == 401 and not is_htmx():
         return _ask_to_sign_in()
-    page = render_template("errors/error.html", refused=refused, request_id=g.get("request_id"))
+    page = render_template("errors/error.html", refused=refused, request_id=g.request_id)
     response = Response(page, refused.status)
     if is_htmx():
         response.headers.update({"HX-Retarget": "#dialog", "HX-Reswap": "innerHTML"})
@@ -156,9 +158,9 @@ def _as_refused(error: Exception) -> Refused:
     if isinstance(error, HTTPException):
         return api.from_http_exception(error)
     if isinstance(error, peewee.OperationalError | peewee.InterfaceError):
-        current_app.logger.exception("request %s: the database failed", g.get("request_id"))
+        current_app.logger.exception("request %s: the database failed", g.request_id)
         return Unavailable("The database cannot be used at the moment.", retry_after_seconds=1)
-    current_app.logger.exception("request %s failed", g.get("request_id"))
+    current_app.logger.exception("request %s failed", g.request_id)
     refused = Refused("Something went wrong here; it is in the server's log.", code="INTERNAL")
     refused.status = 500
     return refused

@@ -76,7 +76,8 @@ def register(app: Flask) -> None:
     app.before_request(_identify)
     csrf.init_app(app)
     csrf.exempt(api.blueprint)
-    login.init_app(app)
+    # Without its context processor: an error page must not ask the database who is there.
+    login.init_app(app, add_context_processor=False)
     # Sessions are rows of ours; Flask-Login's own fingerprint trusts any forwarded address.
     login.session_protection = None
     login.user_loader(_load)
@@ -123,12 +124,13 @@ def _protect(response: Response) -> Response:
 
 
 def _context() -> dict[str, Any]:
-    shown = current_user.is_authenticated if current_user else False
+    """What both shells need; of a page that says that something broke, nothing is looked up."""
+    me = None if g.get("is_broken") or not current_user.is_authenticated else actor()
     return {
         "shell": "bare.html" if in_dialog() else "page.html",
-        "me": current_user.actor if shown else None,
+        "me": me,
         "project": g.get("project"),
-        "my_projects": projects.visible(current_user.actor) if shown and not is_htmx() else [],
+        "my_projects": projects.visible(me) if me and not is_htmx() else [],
     }
 
 
@@ -139,6 +141,7 @@ def _show_error(error: Exception) -> BaseResponse:
         return api.refuse(refused)
     if refused.status == 401 and not is_htmx():
         return _ask_to_sign_in()
+    g.is_broken = refused.status >= 500
     page = render_template("errors/error.html", refused=refused, request_id=g.request_id)
     response = Response(page, refused.status)
     if is_htmx():

@@ -11,7 +11,8 @@ from console.check import CODES
 from console.clock import DAY, HOUR, MINUTE
 from console.models import ACTIVE, EXPIRED, REVOKED, TEST, Entry, Key
 
-SOON = 30 * DAY
+SOON = 7 * DAY
+DATED = 30 * DAY
 PRIVATE_NETWORK = "Private network"
 REGIONAL_INDICATOR_A = 0x1F1E6
 
@@ -72,7 +73,7 @@ def ago(instant: int) -> str:
         return f"{passed // MINUTE} min ago"
     if passed < DAY:
         return f"{passed // HOUR} h ago"
-    if passed < SOON:
+    if passed < DATED:
         return _counted(passed // DAY, "day") + " ago"
     return _date(instant)
 
@@ -86,7 +87,7 @@ def until(instant: int) -> str:
         return f"in {max(1, left // MINUTE)} min"
     if left < 2 * DAY:
         return f"in {left // HOUR} h"
-    if left < SOON:
+    if left < DATED:
         return "in " + _counted(left // DAY, "day")
     return _date(instant)
 
@@ -109,7 +110,7 @@ def state_of(key: Key) -> list[tuple[str, str]]:
         EXPIRED: [("quiet", "Expired")],
     }[status]
     if status == ACTIVE and key.expires_at is not None and key.expires_at - now < SOON:
-        states = [("warn", f"Expires {until(key.expires_at)}")]
+        states = [*states, ("warn", f"Expires {until(key.expires_at)}")]
     if key.environment == TEST:
         states = [*states, ("tag", "Test")]
     return states

@@ -1,0 +1,116 @@
+"""Every page fits 390 pixels, breaks no content policy, asks no other host, and can be used from
+the keyboard alone."""
+
+import re
+from collections.abc import Iterator
+from urllib.parse import urlsplit
+
+import pytest
+from playwright.sync_api import Browser, Page, expect
+
+from tests.browser.conftest import Watched
+from tests.server import RunningServer
+
+pytestmark = pytest.mark.browser
+
+PAGES = ["keys", "keys/new", "audit-log", "activity"]
+DIALOGS = ["Edit", "Rotate", "Revoke", "View Audit Log", "Delete"]
+
+
+@pytest.fixture
+def console(browser: Browser, server: RunningServer) -> Iterator[Watched]:
+    """The owner's browser, 390 pixels wide and dark, in a project with one key that was used."""
+    server.run(
+        "create-admin", "--email", "ada@example.com", "--password-stdin", stdin="correct horse"
+    )
+    server.run("create-project", "--slug", "shop", "--name", "Shop")
+    server.run(
+        "create-key", "--project", "shop", "--name", "A rather long name of a key, production"
+    )
+    context = browser.new_context(
+        viewport={"width": 390, "height": 800}, color_scheme="dark", base_url=server.url
+    )
+    context.set_default_timeout(10_000)
+    watched = Watched(context.new_page())
+    watched.watch()
+    page = watched.page
+    page.goto("/login")
+    page.get_by_label("Email").fill("ada@example.com")
+    page.get_by_label("Password").fill("correct horse")
+    page.get_by_role("button", name="Sign in").click()
+    expect(page.get_by_role("heading", name="Keys", exact=True)).to_be_visible()
+    page.wait_for_load_state("load")
+    yield watched
+    context.close()
+
+
+def too_wide(page: Page) -> bool:
+    return bool(page.evaluate("document.documentElement.scrollWidth > window.innerWidth"))
+
+
+def test_every_page_fits_a_telephone_and_keeps_the_content_policy(console: Watched) -> None:
+    page = console.page
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    for path in PAGES:
+        page.goto(f"/projects/shop/{path}")
+        assert not too_wide(page), path
+    page.goto("/projects/shop/keys")
+    for name in DIALOGS:
+        page.get_by_role("button", name="Actions").click()
+        page.get_by_role("menuitem", name=name).click()
+        expect(page.get_by_role("dialog")).to_be_visible()
+        assert not too_wide(page), name
+        page.keyboard.press("Escape")
+        expect(page.get_by_role("dialog")).to_be_hidden()
+    page.get_by_role("link", name="A rather long name").click()
+    expect(page.get_by_role("heading", name="Recent requests")).to_be_visible()
+    assert not too_wide(page)
+    assert console.complaints == []
+    assert {urlsplit(url).hostname for url in asked} == {"127.0.0.1"}
+
+
+def test_a_key_is_rotated_from_the_keyboard_alone(console: Watched) -> None:
+    page = console.page
+    actions = page.get_by_role("button", name="Actions")
+    actions.focus()
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("menuitem", name="Edit")).to_be_focused()
+    page.keyboard.press("ArrowDown")
+    expect(page.get_by_role("menuitem", name="Rotate")).to_be_focused()
+    page.keyboard.press("Enter")
+    rotate = page.get_by_role("button", name="Rotate Key")
+    expect(rotate).to_be_disabled()
+    page.get_by_label("Type the key's name").focus()
+    page.keyboard.type("A rather long name of a key, production")
+    expect(rotate).to_be_enabled()
+    page.keyboard.press("Enter")
+    expect(page.get_by_text("This is the only time")).to_be_visible()
+    page.keyboard.press("Escape")
+    expect(page.locator("#secret")).to_have_count(0)
+
+
+def test_the_secret_is_hidden_until_asked_for_and_copied_whole(console: Watched) -> None:
+    page = console.page
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    page.get_by_role("button", name="Create API Key").click()
+    page.get_by_label("Name").fill("CI")
+    page.get_by_role("button", name="Create Key").click()
+    secret = page.get_by_label("Secret")
+    expect(secret).to_have_css("-webkit-text-security", "disc")
+    page.get_by_role("button", name="Show key").click()
+    expect(secret).to_have_css("-webkit-text-security", "none")
+    page.get_by_role("button", name="Copy key").click()
+    expect(page.get_by_role("button", name="Copied")).to_be_visible()
+    assert page.evaluate("navigator.clipboard.readText()") == secret.input_value()
+    page.get_by_role("button", name="Done").click()
+    expect(page.get_by_role("row").filter(has_text="CI")).to_be_visible()
+
+
+def test_search_finds_as_you_type(console: Watched) -> None:
+    page = console.page
+    page.get_by_role("searchbox").press_sequentially("nothing like it")
+    expect(page.get_by_text("Nothing found")).to_be_visible()
+    expect(page).to_have_url(re.compile("q=nothing"))
+    page.get_by_role("link", name="Show all keys").click()
+    expect(page.get_by_role("link", name="A rather long name")).to_be_visible()

@@ -45,6 +45,7 @@ def register(app: Flask) -> None:
         state_of=state_of,
         grace_of=keys.grace_of,
         country_of=country_of,
+        expires_soon=expires_soon,
         reason_of=reason_of,
         rate_words=rate_words,
         said=said,
@@ -101,19 +102,13 @@ def _date(instant: int) -> str:
 
 
 def state_of(key: Key) -> list[tuple[str, str]]:
-    """The key's states as (kind, words): kinds are good, warn, bad, quiet, tag."""
-    now = clock.now()
-    status = key.status_at(now)
-    states = {
-        ACTIVE: [("good", "Active")],
-        REVOKED: [("bad", "Revoked")],
-        EXPIRED: [("quiet", "Expired")],
-    }[status]
-    if status == ACTIVE and key.expires_at is not None and key.expires_at - now < SOON:
-        states = [*states, ("warn", f"Expires {until(key.expires_at)}")]
-    if key.environment == TEST:
-        states = [*states, ("tag", "Test")]
-    return states
+    """The key's states as (kind, words): kinds are good, bad, quiet, tag."""
+    state = {
+        ACTIVE: ("good", "Active"),
+        REVOKED: ("bad", "Revoked"),
+        EXPIRED: ("quiet", "Expired"),
+    }[key.status_at(clock.now())]
+    return [state, ("tag", "Test")] if key.environment == TEST else [state]
 
 
 def country_of(entry: Entry) -> str:
@@ -138,6 +133,12 @@ def flag(code: str | None) -> str:
     if not code or len(code) != 2 or not code.isascii() or not code.isalpha():
         return ""
     return "".join(chr(REGIONAL_INDICATOR_A + ord(letter) - ord("A")) for letter in code.upper())
+
+
+def expires_soon(key: Key) -> bool:
+    """Whether an active key ends within a week."""
+    left = (key.expires_at or 0) - clock.now()
+    return key.revoked_at is None and 0 < left < SOON
 
 
 def rate_words(key: Key) -> str:

@@ -1,5 +1,7 @@
 """Coming in and going out: set-up, sign-in, sign-out, the way to the first page."""
 
+import re
+
 from flask import Blueprint, redirect, render_template, request, session, url_for
 from flask_login import current_user, login_user, logout_user
 from werkzeug.wrappers import Response as BaseResponse
@@ -9,6 +11,9 @@ from console.errors import Invalid, Refused, Unauthenticated
 from console.web import SignedIn, actor, anonymous, client_ip, invalid
 
 blueprint = Blueprint("access", __name__)
+
+# One slash first, and no white space, which browsers drop before they read an address.
+LOCAL_PATH = re.compile(r"/(?![/\\])[!-~]*")
 
 Answer = str | tuple[str, int] | BaseResponse
 
@@ -82,10 +87,8 @@ def _enter(email: str, password: str) -> BaseResponse:
 
 
 def _local(target: str | None) -> str | None:
-    """Only a path of this console: never somebody else's address."""
-    if not target or not target.startswith("/") or target.startswith(("//", "/\\")):
-        return None
-    return target
+    """Only a path of this console: never somebody else's address, however it is disguised."""
+    return target if target and LOCAL_PATH.fullmatch(target) else None
 
 
 def _filled(*names: str) -> dict[str, str]:

@@ -55,7 +55,7 @@ def caller(
         )
     )
     if not verdict.is_valid or verdict.key is None:
-        raise wire.refusal(verdict)
+        raise wire.Denied(verdict)
     return Caller(_holder(verdict.key, ip, request_id), verdict)
 
 

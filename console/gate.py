@@ -7,17 +7,20 @@ it. Routing and translation only; any other path goes on to Flask.
 import logging
 import re
 from collections.abc import Callable, Iterable
+from http import HTTPStatus
 from typing import Annotated, Any
 from urllib.parse import parse_qsl
 
+import peewee
 from pydantic import AfterValidator
 
 from config import Config
 from console import addresses, bearer, check, projects, wire
 from console.actor import KEY, Actor
 from console.check import UNAVAILABLE
-from console.errors import Forbidden, Invalid, MethodNotAllowed, Refused
+from console.errors import Forbidden, Invalid, MethodNotAllowed, Refused, Unavailable
 from console.fields import Fields
+from console.models import ENVIRONMENTS
 from console.permissions import KEYS_VERIFY
 from console.permissions import parse as parse_permissions
 from console.wire import Environ, Headers
@@ -31,13 +34,8 @@ VERIFY = "/api/v1/verify"
 NGINX = "/forward-auth/nginx"
 SECRET_MAX_LENGTH = 512
 COST_MAX = 1_000_000
-METHOD = re.compile(r"[A-Za-z][A-Za-z-]{0,19}")
+METHOD = re.compile(r"[A-Za-z][A-Za-z_-]{0,19}")
 
-REASONS = {
-    200: "OK", 400: "Bad Request", 401: "Unauthorized", 403: "Forbidden",
-    405: "Method Not Allowed", 413: "Content Too Large", 415: "Unsupported Media Type",
-    429: "Too Many Requests", 500: "Internal Server Error", 503: "Service Unavailable",
-}  # fmt: skip
 # What nginx's auth_request passes on; any other status would reach the client as 500.
 NGINX_PASSES = (200, 401, 403)
 
@@ -60,19 +58,14 @@ class Gate:
         request_id = wire.request_id()
         try:
             status, headers, body = answer(environ, request_id)
-        except Refused as refused:
-            status, headers, body = wire.problem(refused, request_id)
-        except Exception:
-            log.exception("request %s failed", request_id)
-            failure = Refused("Something went wrong here; it is in the log.", code="INTERNAL")
-            failure.status = 500
-            status, headers, body = wire.problem(failure, request_id)
+        except Exception as error:
+            status, headers, body = wire.problem(_as_refused(error, request_id), request_id)
         status, headers = translate(status, headers, body)
         if environ.get("REQUEST_METHOD") == "HEAD":
             body = b""
         else:
             headers.append(("Content-Length", str(len(body))))
-        start_response(f"{status} {REASONS[status]}", headers)
+        start_response(f"{status} {HTTPStatus(status).phrase}", headers)
         return [body]
 
     # --- POST /api/v1/verify ------------------------------------------------------------------
@@ -93,7 +86,7 @@ class Gate:
         else:
             verdict = check.check(request)
         if verdict.code == UNAVAILABLE:
-            raise wire.refusal(verdict)
+            raise wire.Denied(verdict)
         content = wire.verdict_json(verdict)
         if steps is not None:
             content["checks"] = [
@@ -115,38 +108,54 @@ class Gate:
         self._refuse_strangers(environ)
         request = self._nginx_request(environ, request_id)
         verdict = check.check(request)
-        rate = wire.rate_headers(verdict.allowance, verdict.at)
         if not verdict.is_valid:
-            status, headers, body = wire.problem(wire.refusal(verdict), request_id)
-            return status, headers + rate, body
+            raise wire.Denied(verdict)
+        rate = wire.rate_headers(verdict.allowance, verdict.at)
         return 200, [*wire.identity_headers(verdict), ("Cache-Control", "no-store"), *rate], b""
 
     def _refuse_strangers(self, environ: Environ) -> None:
         """Only trusted proxies may say what a client asked for."""
         peer = environ.get("REMOTE_ADDR", "")
-        trusted = [str(network) for network in self.config.trusted_proxies]
         try:
-            if addresses.covered(peer, trusted):
-                return
-        except ValueError:
-            pass
-        raise Forbidden(f"{peer} is not one of LATCHKEY_TRUSTED_PROXIES.")
+            address = addresses.parse_address(peer)
+            is_trusted = any(address in network for network in self.config.trusted_proxies)
+        except ValueError:  # a Unix socket has no address
+            is_trusted = False
+        if not is_trusted:
+            raise Forbidden(f"{peer or 'This caller'} is not one of LATCHKEY_TRUSTED_PROXIES.")
 
     def _nginx_request(self, environ: Environ, request_id: str) -> check.Request:
         """The client's request by nginx's own headers; no other family is looked at."""
         method = environ.get("HTTP_X_ORIGINAL_METHOD", "").strip()
         if not METHOD.fullmatch(method):
             raise Invalid({"X-Original-Method": "must carry the client's method"})
+        try:
+            endpoint = _path_of(environ.get("HTTP_X_ORIGINAL_URL", ""))
+        except ValueError as error:
+            raise Invalid({"X-Original-URL": str(error)}) from None
         query = _query(environ.get("QUERY_STRING", ""))
         return check.Request(
             secret=wire.presented(environ),
             request_id=request_id,
             ip=wire.client_address(environ, self.config.trusted_proxies),
             method=method,
-            endpoint=_path_of(environ.get("HTTP_X_ORIGINAL_URL", "")),
+            endpoint=endpoint,
             user_agent=environ.get("HTTP_USER_AGENT", ""),
             **query,
         )
+
+
+def _as_refused(error: Exception, request_id: str) -> Refused:
+    """What the caller is told of an error; of one that is not a refusal only the log tells more."""
+    if isinstance(error, Refused):
+        return error
+    log.error("request %s failed", request_id, exc_info=error)
+    if isinstance(error, peewee.PeeweeException):
+        seconds = check.UNAVAILABLE_RETRY_SECONDS
+        return Unavailable(check.CODES[UNAVAILABLE][1], retry_after_seconds=seconds)
+    broken = Refused("Something went wrong here; it is in the log.", code="INTERNAL")
+    broken.status = 500
+    return broken
 
 
 def _projects_to_verify_in(actor: Actor) -> frozenset[str]:
@@ -166,10 +175,16 @@ def _query(text: str) -> dict[str, Any]:
     for name, value in parse_qsl(text, keep_blank_values=True):
         if name == "permission":
             required.append(value)
-        elif name in ("project", "environment"):
-            found[name] = value
-        else:
+        elif name not in ("project", "environment"):
             raise Invalid({name: "is not an option; use permission, project or environment"})
+        elif name in found:
+            raise Invalid({name: "occurs twice"})
+        else:
+            found[name] = value
+    try:
+        _environment(found.get("environment"))
+    except ValueError as error:
+        raise Invalid({"environment": str(error)}) from None
     try:
         found["permissions"] = tuple(parse_permissions(required))
     except ValueError as error:
@@ -178,12 +193,15 @@ def _query(text: str) -> dict[str, Any]:
 
 
 def _path_of(url: str) -> str:
-    """The raw path of `http://host/path?query` or `/path?query`; the query is never kept."""
+    """The raw path of `http://host/path?query` or `/path?query`; the query is never kept.
+
+    Raises ValueError for anything else.
+    """
     if "://" in url and not url.startswith("/"):
         rest = url.partition("://")[2]
         url = "/" + rest.partition("/")[2] if "/" in rest else "/"
     if not url.startswith("/"):
-        raise Invalid({"X-Original-URL": "must carry the client's address"})
+        raise ValueError("must be the path that the client asked for, with or without its host")
     return url.partition("?")[0].partition("#")[0]
 
 
@@ -217,6 +235,18 @@ def _address(text: str) -> str:
         raise ValueError("must be an IPv4 or IPv6 address") from None
 
 
+def _method(text: str) -> str:
+    if text and not METHOD.fullmatch(text):
+        raise ValueError("must be an HTTP method")
+    return text
+
+
+def _environment(text: str | None) -> str | None:
+    if text is not None and text not in ENVIRONMENTS:
+        raise ValueError(f"must be {' or '.join(ENVIRONMENTS)}")
+    return text
+
+
 def _path(text: str) -> str:
     return _path_of(text) if text else ""
 
@@ -232,9 +262,9 @@ class Question(Fields):
 
     key: Annotated[str, AfterValidator(_secret_text)]
     project: str | None = None
-    environment: str | None = None
+    environment: Annotated[str | None, AfterValidator(_environment)] = None
     permissions: Annotated[list[str], AfterValidator(parse_permissions)] = []
-    method: str | None = None
+    method: Annotated[str, AfterValidator(_method)] | None = None
     path: Annotated[str, AfterValidator(_path)] | None = None
     ip: Annotated[str, AfterValidator(_address)] | None = None
     user_agent: str | None = None

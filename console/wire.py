@@ -5,16 +5,20 @@ that it presents, JSON in, and problem+json (RFC 9457) out. No Flask, no databas
 import json
 import math
 from collections.abc import Mapping, Sequence
+from http import HTTPStatus
 from typing import Any
 from urllib.parse import quote
 
 from console import addresses, clock, secret
 from console.addresses import Network
-from console.check import PROJECT_MISMATCH, Verdict
+from console.check import Verdict
 from console.errors import Invalid, Refused, TooLarge, UnsupportedType
 from console.limits import MONTH, WINDOW_SECONDS, Allowance
 
 BODY_MAX_BYTES = 1024 * 1024
+# Far below Python's own limit, which what is later done with the value would meet first.
+NESTING_MAX = 64
+TOO_DEEP = "it is nested too deeply"
 REALM = "latchkey"
 EMPTY = "-"
 Headers = list[tuple[str, str]]
@@ -60,28 +64,40 @@ def read_json_body(environ: Environ) -> Any:
     body = _read_bytes(environ)
     if not body.strip():
         return {}
-    kind, _, parameters = environ.get("CONTENT_TYPE", "").partition(";")
-    charset = parameters.replace(" ", "").lower().removeprefix("charset=").strip('"')
-    if kind.strip().lower() != "application/json" or charset not in ("", "utf-8"):
+    kind, *parameters = environ.get("CONTENT_TYPE", "").replace(" ", "").lower().split(";")
+    charsets = [text.strip('"') for name, _, text in (p.partition("=") for p in parameters)
+                if name == "charset"]  # fmt: skip
+    if kind != "application/json" or set(charsets) - {"utf-8"}:
         raise UnsupportedType("Send JSON in UTF-8 with Content-Type: application/json.")
     return parse_json(body)
 
 
 def _read_bytes(environ: Environ) -> bytes:
-    announced = environ.get("CONTENT_LENGTH") or ""
-    if announced.isdigit() and int(announced) > BODY_MAX_BYTES:
-        raise TooLarge(f"At most {BODY_MAX_BYTES} bytes are read.")
+    announced = environ.get("CONTENT_LENGTH")
     if not announced and not environ.get("wsgi.input_terminated"):
         return b""
-    body: bytes = environ["wsgi.input"].read(
-        min(int(announced), BODY_MAX_BYTES) if announced.isdigit() else BODY_MAX_BYTES + 1
-    )
+    most = _length(announced) if announced else BODY_MAX_BYTES + 1
+    body: bytes = environ["wsgi.input"].read(most)
     if len(body) > BODY_MAX_BYTES:
-        raise TooLarge(f"At most {BODY_MAX_BYTES} bytes are read.")
+        raise _too_large()
     return body
 
 
+def _length(announced: str) -> int:
+    """Content-Length in bytes. Raises Invalid, TooLarge."""
+    if not announced.isascii() or not announced.isdigit():
+        raise Invalid({"Content-Length": "must be a number of bytes"})
+    if len(announced) > 20 or int(announced) > BODY_MAX_BYTES:
+        raise _too_large()
+    return int(announced)
+
+
+def _too_large() -> TooLarge:
+    return TooLarge(f"At most {BODY_MAX_BYTES} bytes are read.")
+
+
 def parse_json(body: bytes) -> Any:
+    """The value of a JSON text (RFC 8259, I-JSON's limits of RFC 7493). Raises Invalid."""
     try:
         value = json.loads(
             body.decode("utf-8"),
@@ -90,21 +106,22 @@ def parse_json(body: bytes) -> Any:
             parse_float=_finite,
             parse_int=_within_64_bits,
         )
-        _refuse_broken_text(value)
+        _refuse_unstorable(value)
     except UnicodeDecodeError:
         raise Invalid({"body": "is not UTF-8"}) from None
     except RecursionError:
-        raise Invalid({"body": "is nested too deeply"}) from None
+        raise Invalid({"body": f"is not JSON that can be read: {TOO_DEEP}"}) from None
     except ValueError as error:
         raise Invalid({"body": f"is not JSON that can be read: {error}"}) from None
     return value
 
 
 def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    names = [name for name, _ in pairs]
-    if len(set(names)) != len(names):
-        repeated = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"{repeated[:60]!r} occurs twice")
+    names: set[str] = set()
+    for name, _ in pairs:
+        if name in names:
+            raise ValueError(f"{name[:60]!r} occurs twice")
+        names.add(name)
     return dict(pairs)
 
 
@@ -120,38 +137,54 @@ def _finite(text: str) -> float:
 
 
 def _within_64_bits(text: str) -> int:
-    if len(text) > 20 or abs(int(text)) >= 2**63:
+    if len(text) > 20 or not -(2**63) <= int(text) < 2**63:
         raise ValueError("a number is out of range")
     return int(text)
 
 
-def _refuse_broken_text(value: Any) -> None:
+def _refuse_unstorable(value: Any, depth: int = 0) -> None:
     """NUL and half surrogates are valid in JSON's escapes and in no database."""
-    text = json.dumps(value, ensure_ascii=False)
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise ValueError("a string holds half of a surrogate pair") from None
-    if "\\u0000" in text and "\0" in _strings(value):
-        raise ValueError("a string holds the character NUL")
-
-
-def _strings(value: Any) -> str:
+    if depth > NESTING_MAX:
+        raise ValueError(TOO_DEEP)
     if isinstance(value, str):
-        return value
-    if isinstance(value, dict):
-        return "".join(key + _strings(item) for key, item in value.items())
-    return "".join(map(_strings, value)) if isinstance(value, list) else ""
+        if "\0" in value:
+            raise ValueError("a string holds the character NUL")
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            raise ValueError("a string holds half of a surrogate pair") from None
+    elif isinstance(value, dict):
+        for name, item in value.items():
+            _refuse_unstorable(name, depth)
+            _refuse_unstorable(item, depth + 1)
+    elif isinstance(value, list):
+        for item in value:
+            _refuse_unstorable(item, depth + 1)
 
 
 # --- answers --------------------------------------------------------------------------------
 
 
+class Denied(Refused):
+    """A verdict that is not valid, as the refusal that a door answers."""
+
+    def __init__(self, verdict: Verdict) -> None:
+        lacking = ", ".join(verdict.missing_permissions)
+        super().__init__(
+            f"This key lacks {lacking}." if lacking else verdict.message,
+            code=verdict.code,
+            missing_permissions=verdict.missing_permissions,
+            retry_after_seconds=verdict.retry_after_seconds,
+        )
+        self.status = verdict.status
+        self.verdict = verdict
+
+
 def problem(refused: Refused, request_id: str) -> tuple[int, Headers, bytes]:
-    """Status, headers and problem+json body of a refusal."""
+    """Status, headers and problem+json body of a refusal; a key's limits are told as always."""
     content: dict[str, Any] = {
         "type": "about:blank",
-        "title": refused.code.replace("_", " ").capitalize(),
+        "title": HTTPStatus(refused.status).phrase,
         "status": refused.status,
         "code": refused.code,
         "detail": refused.message,
@@ -175,6 +208,8 @@ def problem(refused: Refused, request_id: str) -> tuple[int, Headers, bytes]:
         headers.append(("Allow", ", ".join(refused.allow)))
     if refused.retry_after_seconds is not None:
         headers.append(("Retry-After", str(refused.retry_after_seconds)))
+    if isinstance(refused, Denied):
+        headers += rate_headers(refused.verdict.allowance, refused.verdict.at)
     # ASCII alone, so that it also fits into a header.
     return refused.status, headers, json.dumps(content, separators=(",", ":")).encode()
 
@@ -190,20 +225,6 @@ def _challenge(refused: Refused) -> str | None:
         scope = " ".join(refused.missing_permissions)
         return f'{realm}, error="insufficient_scope", scope="{scope}"'
     return None
-
-
-def refusal(verdict: Verdict) -> Refused:
-    """A verdict that is not valid, as the refusal that a door answers."""
-    refused = Refused(
-        verdict.message,
-        code=verdict.code,
-        missing_permissions=verdict.missing_permissions,
-        retry_after_seconds=verdict.retry_after_seconds,
-    )
-    refused.status = verdict.status
-    if verdict.missing_permissions:
-        refused.message = f"This key lacks {', '.join(verdict.missing_permissions)}."
-    return refused
 
 
 def rate_headers(allowance: Allowance, at: int) -> Headers:
@@ -245,9 +266,7 @@ def identity_headers(verdict: Verdict) -> Headers:
 
 def verdict_json(verdict: Verdict) -> dict[str, Any]:
     """The answer of POST /verify."""
-    shown = verdict.allowance.shown
-    # A key of another project is not described to this one.
-    key = verdict.key if verdict.code != PROJECT_MISMATCH else None
+    shown, key = verdict.allowance.shown, verdict.key
     return {
         "valid": verdict.is_valid,
         "code": verdict.code,

@@ -7,8 +7,11 @@ BIN := .venv/bin
 run: .venv/run.stamp
 	@$(BIN)/python -m console serve
 
+# Files of tests side by side, one worker a core; on PostgreSQL, which they would share: WORKERS=0
+WORKERS ?= auto
+
 test: .venv/dev.stamp
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
 lint: .venv/dev.stamp
 	$(BIN)/ruff check .

@@ -2,12 +2,13 @@
 `LATCHKEY_<NAME>_FILE`. A setting that makes no sense stops the start with one line."""
 
 import os
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from ipaddress import IPv4Network, IPv6Network, ip_network
+from ipaddress import IPv4Network, IPv6Network, ip_address
 from pathlib import Path
 from typing import TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, quote, urlsplit
 
 T = TypeVar("T")
 Network = IPv4Network | IPv6Network
@@ -16,6 +17,8 @@ PREFIX = "LATCHKEY_"
 
 # Promised, and read by a later version: named here so that a set one is not a silent surprise.
 NOT_YET_USED = ("REDIS_URL", "METRICS_TOKEN", "SMTP_URL", "MAIL_FROM")
+HOST_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?")
+SECRET_KEY_MIN_LENGTH = 32
 NEVER_SHOWN = ("SECRET_KEY", "DATABASE_URL")
 
 
@@ -48,7 +51,7 @@ def load(environ: Mapping[str, str] | None = None) -> Config:
     """The settings of this environment. Raises ConfigError."""
     source = _Source(os.environ if environ is None else environ)
     data_dir = source.read("DATA_DIR", "./data", _path)
-    host = source.read("HOST", "127.0.0.1", str)
+    host = source.read("HOST", "127.0.0.1", _host)
     port = source.read("PORT", "8000", _whole_number(1, 65535))
     # An address to open: one that listens everywhere is also this machine's own.
     shown_host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(
@@ -57,7 +60,7 @@ def load(environ: Mapping[str, str] | None = None) -> Config:
     config = Config(
         data_dir=data_dir,
         database_url=source.read(
-            "DATABASE_URL", f"sqlite:///{data_dir.resolve() / 'latchkey.db'}", _database_url
+            "DATABASE_URL", f"sqlite:///{quote(str(data_dir.resolve()))}/latchkey.db", _database_url
         ),
         host=host,
         port=port,
@@ -69,7 +72,7 @@ def load(environ: Mapping[str, str] | None = None) -> Config:
         synchronous=source.read("SYNCHRONOUS", "normal", _one_of("normal", "full")),
         retention_days=source.read("RETENTION_DAYS", "90", _whole_number(1, 36_500)),
         geoip_database=source.read("GEOIP_DATABASE", "", _existing_file),
-        not_yet_used=tuple(name for name in NOT_YET_USED if source.text(name) is not None),
+        not_yet_used=tuple(name for name in NOT_YET_USED if source.text(name)),
     )
     source.refuse_unknown()
     return config
@@ -82,12 +85,14 @@ class _Source:
         self.environ = environ
         self.known: set[str] = set()
 
-    def text(self, name: str) -> str | None:
+    def text(self, name: str) -> str:
+        """What is set, without the space around it; `""` where nothing is, or nothing but space."""
         self.known.update((PREFIX + name, f"{PREFIX}{name}_FILE"))
-        path = self.environ.get(f"{PREFIX}{name}_FILE")
-        if path is None:
-            return self.environ.get(PREFIX + name)
-        if PREFIX + name in self.environ:
+        given = self.environ.get(PREFIX + name, "").strip()
+        path = self.environ.get(f"{PREFIX}{name}_FILE", "").strip()
+        if not path:
+            return given
+        if given:
             raise ConfigError(f"{PREFIX}{name} and {PREFIX}{name}_FILE are both set: keep one")
         try:
             return Path(path).read_text().strip()
@@ -96,8 +101,7 @@ class _Source:
             raise ConfigError(f"{PREFIX}{name}_FILE={path!r} cannot be read: {reason}") from None
 
     def read(self, name: str, default: str, kind: Callable[[str], T]) -> T:
-        given = self.text(name)
-        value = default if given is None or not given.strip() else given.strip()
+        value = self.text(name) or default
         try:
             return kind(value)
         except ValueError as error:
@@ -112,21 +116,36 @@ class _Source:
 
 
 def _path(text: str) -> Path:
-    return Path(text).expanduser()
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        raise ValueError("a path is allowed; there is no such home directory") from None
 
 
 def _existing_file(text: str) -> Path | None:
     if not text:
         return None
     path = _path(text)
-    if not path.is_file():
-        raise ValueError("there is no such file")
+    if not os.path.isfile(path):
+        raise ValueError("the path of a file is allowed, and there is none that can be seen")
     return path
+
+
+def _host(text: str) -> str:
+    if not HOST_NAME.fullmatch(text):
+        try:
+            ip_address(text)
+        except ValueError:
+            raise ValueError(
+                "an address or name of this machine, such as 127.0.0.1, :: or localhost, is allowed"
+            ) from None
+    return text
 
 
 def _whole_number(least: int, most: int) -> Callable[[str], int]:
     def parse(text: str) -> int:
-        if not text.isascii() or not text.isdigit() or not least <= int(text[:12]) <= most:
+        digits = text if text.isascii() and text.isdigit() and len(text) < 10 else "-1"
+        if not least <= int(digits) <= most:
             raise ValueError(f"a whole number from {least} to {most} is allowed")
         return int(text)
 
@@ -143,10 +162,12 @@ def _one_of(*allowed: str) -> Callable[[str], str]:
 
 
 def _networks(text: str) -> tuple[Network, ...]:
+    from console.addresses import parse_network  # the package imports this module
+
     networks = []
     for item in filter(None, (part.strip() for part in text.split(","))):
         try:
-            networks.append(ip_network(item))
+            networks.append(parse_network(item))
         except ValueError as error:
             raise ValueError(
                 f"a comma-separated list of networks such as 10.0.0.0/8 is allowed ({error})"
@@ -155,22 +176,48 @@ def _networks(text: str) -> tuple[Network, ...]:
 
 
 def _database_url(text: str) -> str:
-    parts = urlsplit(text)
-    sqlite = parts.scheme == "sqlite" and text.startswith("sqlite:///") and parts.path.strip("/")
-    server = parts.scheme in ("postgresql", "postgres") and parts.path.strip("/")
+    parts = _url_parts(text)
+    named = parts is not None and bool(parts.path.strip("/")) and not parts.fragment
+    sqlite = named and text.startswith("sqlite:///") and "?" not in text
+    server = named and text.startswith(("postgresql://", "postgres://"))
     if not sqlite and not server:
-        raise ValueError("sqlite:///<path> or postgresql://<host>/<database> is allowed")
+        raise ValueError(
+            "sqlite:///<path> or postgresql://<host>/<database> is allowed, with %23 for #, "
+            "%25 for %, %2F for / and %3F for ? inside a name or password"
+        )
     return text
 
 
 def _base_url(text: str) -> str:
-    parts = urlsplit(text)
-    if parts.scheme not in ("http", "https") or not parts.netloc or parts.path.strip("/"):
+    parts = _url_parts(text)
+    if (
+        parts is None
+        or parts.scheme not in ("http", "https")
+        or not parts.hostname
+        or "@" in parts.netloc
+        or parts.path.strip("/")
+        or parts.query
+        or parts.fragment
+        or any(character.isspace() for character in text)
+    ):
         raise ValueError("an address such as https://keys.example.com, without a path, is allowed")
-    return f"{parts.scheme}://{parts.netloc}"
+    return f"{parts.scheme}://{parts.netloc.lower()}"
+
+
+def _url_parts(text: str) -> SplitResult | None:
+    """The parts of a URL; None where its host or port cannot be one."""
+    try:
+        parts = urlsplit(text)
+        parts.port  # noqa: B018  (reads the number, or raises)
+    except ValueError:
+        return None
+    return parts
 
 
 def _secret_key(text: str) -> str:
-    if text and len(text) < 32:
-        raise ValueError("at least 32 characters are allowed; leave it out to have one made")
+    if text and len(text) < SECRET_KEY_MIN_LENGTH:
+        raise ValueError(
+            f"at least {SECRET_KEY_MIN_LENGTH} characters are allowed; "
+            "leave it out to have one made"
+        )
     return text

@@ -1,7 +1,9 @@
 """Latchkey: a console for API keys. `create_app` wires settings, database, doors and errors."""
 
+import contextlib
 import os
 import secrets
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -56,13 +58,22 @@ def start(config: Config) -> Config:
 
 
 def _secret_key(data_dir: Path) -> str:
-    """The key that signs sessions, made once and readable by this user alone."""
+    """The key that signs sessions, made once and readable by this user alone.
+
+    Written whole under another name and then linked, so that nobody reads half of it.
+    """
     path = data_dir / SECRET_KEY_FILE
-    try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
-        return path.read_text().strip()
-    with os.fdopen(descriptor, "w") as file:
-        key = secrets.token_hex(32)
-        file.write(key + "\n")
+    if not path.exists():
+        descriptor, draft = tempfile.mkstemp(dir=data_dir, prefix=SECRET_KEY_FILE)
+        with os.fdopen(descriptor, "w") as file:
+            file.write(secrets.token_hex(32) + "\n")
+        with contextlib.suppress(FileExistsError):  # another starter was first; its key holds
+            os.link(draft, path)
+        os.unlink(draft)
+    key = path.read_text().strip()
+    if len(key) < settings.SECRET_KEY_MIN_LENGTH:
+        raise ConfigError(
+            f"{path} holds no key of at least {settings.SECRET_KEY_MIN_LENGTH} characters: "
+            "remove it to have a new one made; everybody then signs in again"
+        )
     return key

@@ -1,3 +1,5 @@
+"""`python -m console COMMAND`."""
+
 from console.cli import main
 
 main()

@@ -40,7 +40,7 @@ def parse_network(text: str) -> Network:
         raise ValueError(
             f"{_shown(text)} is not an IP address or a network such as 10.0.0.0/24"
         ) from None
-    if isinstance(network, IPv6Network) and network.network_address.scope_id is not None:
+    if "%" in text:
         raise ValueError(f"{_shown(text)}: leave out the zone id")
     host, _, length = text.partition("/")
     if length and ip_address(host) != network.network_address:
@@ -90,19 +90,16 @@ def client_address(peer: str | None, forwarded_for: str, trusted: Sequence[Netwo
     """The client's address: the peer, or what trusted proxies say of it (X-Forwarded-For).
 
     Walks from the right, past addresses of trusted proxies, to the first other one. What a
-    stranger wrote further left is never reached. Where a hop is not an address, the last one
-    that could be read stands.
+    stranger wrote further left is never reached. Where a trusted proxy names something that is
+    no address, the client's is not known (None): the proxy's own must not open an allowlist.
     """
     try:
         client = parse_address(peer or "")
+        hops = forwarded_for.split(",") if forwarded_for.strip() else []
+        while hops and any(_holds(network, client) for network in trusted):
+            client = parse_address(_without_port(hops.pop()))
     except ValueError:
         return None
-    hops = forwarded_for.split(",") if forwarded_for else []
-    while hops and any(_holds(network, client) for network in trusted):
-        try:
-            client = parse_address(_without_port(hops.pop()))
-        except ValueError:
-            break
     return str(client)
 
 

@@ -10,6 +10,12 @@ MINUTE = 60 * SECOND
 HOUR = 60 * MINUTE
 DAY = 24 * HOUR
 
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+# fromisoformat reads far more of ISO 8601 than RFC 3339 allows: weeks, no seconds, no hyphens.
+RFC_3339 = re.compile(
+    r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]+)?"
+    r"(?:Z|[+-][0-9]{2}:[0-9]{2})"
+)
 DURATION = re.compile(r"([1-9][0-9]{0,4})(m|h|d|w|mo|y)")
 FIXED_UNITS = {
     "m": timedelta(minutes=1),
@@ -28,23 +34,23 @@ def now() -> int:
 
 
 def to_datetime(instant: int) -> datetime:
-    return datetime.fromtimestamp(instant / 1000, UTC)
+    return EPOCH + timedelta(milliseconds=instant)
 
 
 def iso(instant: int | None) -> str | None:
     """An instant as RFC 3339 in whole seconds (`2026-11-20T10:30:00Z`), or None."""
     if instant is None:
         return None
-    return to_datetime(instant - instant % SECOND).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return to_datetime(instant - instant % SECOND).isoformat().replace("+00:00", "Z")
 
 
 def parse(text: str) -> int:
     """Milliseconds of an RFC 3339 time. Raises ValueError when it is not one or has no zone."""
+    text = text.upper()
     try:
-        moment = datetime.fromisoformat(text)
-        if moment.tzinfo is None or "T" not in text.upper():
+        if not RFC_3339.fullmatch(text):
             raise ValueError
-        return int(moment.timestamp() * 1000)
+        return _instant_of(datetime.fromisoformat(text))
     except (ValueError, OverflowError):
         raise ValueError(f"must be {INSTANT_HELP}") from None
 
@@ -64,9 +70,9 @@ def after(start: int, duration: str) -> int:
             moment = _add_months(moment, amount * MONTHS[unit])
         else:
             moment += FIXED_UNITS[unit] * amount
+        return _instant_of(moment)
     except (ValueError, OverflowError):
         raise ValueError(f"{duration} is too long") from None
-    return int(moment.timestamp() * 1000)
 
 
 def _add_months(moment: datetime, months: int) -> datetime:
@@ -79,6 +85,13 @@ def _add_months(moment: datetime, months: int) -> datetime:
     return moment.replace(year=year, month=month, day=day)
 
 
+def _instant_of(moment: datetime) -> int:
+    """The moment in milliseconds. Raises OverflowError where its UTC second cannot be written."""
+    instant = (moment - EPOCH) // timedelta(milliseconds=1)
+    to_datetime(up_to_second(instant))
+    return instant
+
+
 def up_to_second(instant: int) -> int:
     """The instant, rounded up to a whole second, so that what is shown is exactly what holds."""
     return -(-instant // SECOND) * SECOND
@@ -88,7 +101,7 @@ def start_of(unit: str, instant: int) -> int:
     """The start of the UTC minute, hour, day or month that holds the instant."""
     if unit == "month":
         moment = to_datetime(instant)
-        return int(datetime(moment.year, moment.month, 1, tzinfo=UTC).timestamp() * 1000)
+        return _instant_of(datetime(moment.year, moment.month, 1, tzinfo=UTC))
     length = {"minute": MINUTE, "hour": HOUR, "day": DAY}[unit]
     return instant - instant % length
 

@@ -6,6 +6,8 @@ from pathlib import Path
 import iptocc
 import maxminddb
 
+from config import ConfigError
+
 PRIVATE = "Private network"
 UNKNOWN = "Unknown"
 
@@ -13,9 +15,18 @@ _database: maxminddb.Reader | None = None
 
 
 def use_database(path: Path | None) -> None:
-    """Reads countries from this .mmdb file from now on; None for the built-in data."""
+    """Reads countries from this .mmdb file from now on; None for the built-in data.
+
+    Raises ConfigError for a file that is not one.
+    """
     global _database
-    _database = maxminddb.open_database(path) if path else None
+    try:
+        _database = maxminddb.open_database(path) if path else None
+    except (maxminddb.InvalidDatabaseError, OSError, ValueError):
+        raise ConfigError(
+            f"LATCHKEY_GEOIP_DATABASE={str(path)!r} makes no sense: "
+            "a file in the format .mmdb that can be read is allowed"
+        ) from None
 
 
 def of(address: str | None) -> str | None:
@@ -24,7 +35,10 @@ def of(address: str | None) -> str | None:
         return None
     if _database is None:
         return iptocc.country_code(address)
-    return _code_in(_database.get(address))
+    try:
+        return _code_in(_database.get(address))
+    except (ValueError, maxminddb.InvalidDatabaseError):
+        return None  # an IPv6 address in a file of IPv4 alone; no reason to refuse a request
 
 
 def _code_in(record: object) -> str | None:

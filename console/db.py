@@ -5,6 +5,7 @@ SQLite in WAL by default, PostgreSQL by URL; the models are the same on both.
 
 import fcntl
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import wraps
@@ -15,12 +16,14 @@ from urllib.parse import unquote, urlsplit
 import peewee
 from peewee import Database, DatabaseProxy, Model, PostgresqlDatabase, SqliteDatabase
 from playhouse.migrations import Runner
+from playhouse.shortcuts import ReconnectMixin
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 BUSY_TIMEOUT_SECONDS = 5
+BUSY_RETRY_SECONDS = 0.02
 MIGRATION_LOCK = 0x1A7C4  # an advisory lock's number on PostgreSQL; any constant of ours
 WAL_SIZE_LIMIT = 64 * 1024 * 1024
 
@@ -38,6 +41,16 @@ class Base(Model):
         legacy_table_names = False
 
 
+class _Postgresql(ReconnectMixin, PostgresqlDatabase):  # type: ignore[misc]
+    """Opens a thread's connection anew when the server ended it, but never inside a transaction."""
+
+    reconnect_errors = (
+        (peewee.OperationalError, "terminating connection"),
+        (peewee.OperationalError, "server closed the connection"),
+        (peewee.OperationalError, "the connection is closed"),
+    )
+
+
 class NewerSchema(Exception):
     """The database was written by a newer version than this one."""
 
@@ -45,17 +58,25 @@ class NewerSchema(Exception):
 def open_database(url: str, *, synchronous: str = "normal") -> Database:
     """Opens `sqlite:///<path>` or `postgresql://…` and makes it the models' database.
 
-    Raises ValueError for another scheme, and peewee.OperationalError when the file cannot be used.
+    Closes this thread's connection to another one. Raises ValueError for another scheme, and
+    peewee.OperationalError when the file cannot be used.
     """
-    parts = urlsplit(url)
-    if parts.scheme == "sqlite":
-        database = _sqlite(unquote(parts.path.removeprefix("/")), synchronous)
-    elif parts.scheme in ("postgresql", "postgres"):
+    close()
+    path = sqlite_file(url)
+    if path is not None:
+        database = _sqlite(str(path), synchronous)
+    elif urlsplit(url).scheme in ("postgresql", "postgres"):
         database = _postgresql(url)
     else:
         raise ValueError("must be sqlite:///<path> or postgresql://…")
     handle.initialize(database)
     return database
+
+
+def sqlite_file(url: str) -> Path | None:
+    """The file that `sqlite:///<path>` names; None for another scheme."""
+    parts = urlsplit(url)
+    return Path(unquote(parts.path.removeprefix("/"))) if parts.scheme == "sqlite" else None
 
 
 def _sqlite(path: str, synchronous: str) -> Database:
@@ -75,6 +96,7 @@ def _sqlite(path: str, synchronous: str) -> Database:
             "trusted_schema": 0,
         },
     )
+    _connect(database)
     mode = database.pragma("journal_mode")
     if mode != "wal":
         raise peewee.OperationalError(
@@ -84,16 +106,25 @@ def _sqlite(path: str, synchronous: str) -> Database:
     return database
 
 
+def _connect(database: Database) -> None:
+    """Opens this thread's connection, again where another process turned WAL on just then.
+
+    Of two that do so to a new file in the same instant, SQLite fails one without any wait.
+    """
+    deadline = time.monotonic() + BUSY_TIMEOUT_SECONDS
+    while True:
+        try:
+            database.connect()
+            return
+        except peewee.OperationalError as error:
+            if "locked" not in str(error) or time.monotonic() > deadline:
+                raise
+        time.sleep(BUSY_RETRY_SECONDS)
+
+
 def _postgresql(url: str) -> Database:
-    parts = urlsplit(url)
-    return PostgresqlDatabase(
-        parts.path.removeprefix("/"),
-        user=unquote(parts.username) if parts.username else None,
-        password=unquote(parts.password) if parts.password else None,
-        host=parts.hostname,
-        port=parts.port,
-        prefer_psycopg3=True,
-    )
+    # Handed on whole: what follows the name (sslmode=…, options=…) is libpq's to read.
+    return _Postgresql(f"postgresql:{url.partition(':')[2]}", prefer_psycopg3=True)
 
 
 def is_sqlite() -> bool:
@@ -110,14 +141,20 @@ def close() -> None:
 def write() -> Iterator[None]:
     """One transaction. All of it is stored, or none.
 
-    On SQLite the process's writers queue here, in order, instead of polling for the file lock.
+    On SQLite the process's writers queue here, in order, instead of polling for the file lock;
+    none waits longer than it would for the file. Raises peewee.OperationalError then.
     """
     if not is_sqlite():
         with handle.atomic():
             yield
         return
-    with _writer, handle.atomic():
-        yield
+    if not _writer.acquire(timeout=BUSY_TIMEOUT_SECONDS):
+        raise peewee.OperationalError("another writer holds the database")
+    try:
+        with handle.atomic():
+            yield
+    finally:
+        _writer.release()
 
 
 def transaction(function: Callable[P, R]) -> Callable[P, R]:
@@ -131,10 +168,26 @@ def transaction(function: Callable[P, R]) -> Callable[P, R]:
     return inside
 
 
+def probe_write() -> None:
+    """Raises peewee.PeeweeException where a write would fail now; changes nothing."""
+    with write():
+        handle.execute_sql("update link set kind = kind where 1 = 0")
+
+
 def hold(model: type[Model], row_id: str) -> None:
     """Holds the row until the transaction ends; on SQLite the one writer holds all anyway."""
     if not is_sqlite():
         model.select().where(model._meta.primary_key == row_id).for_update().execute()
+
+
+def hold_table(model: type[Model]) -> None:
+    """Holds the table against other writers until the transaction ends, as SQLite does anyway.
+
+    For rules about rows that are not there yet: nobody signed up, a name not taken.
+    """
+    if not is_sqlite():
+        table = model._meta.table_name
+        handle.execute_sql(f'lock table "{table}" in share row exclusive mode')
 
 
 def migrate(lock_file: Path) -> list[str]:

@@ -5,6 +5,8 @@ import stat
 from collections.abc import Iterator
 from ipaddress import ip_address
 
+import peewee
+
 from config import Config
 from console import SECRET_KEY_FILE, db, people
 
@@ -13,7 +15,7 @@ OPEN_TO_ALL = 0
 
 def examine(config: Config) -> list[str]:
     """One finding a line; none when all is well."""
-    return [*_sqlite(config), *_data_dir(config), *_network(config)]
+    return [*_sqlite(config), *_data_dir(config), *_database(config), *_network(config)]
 
 
 def _sqlite(config: Config) -> Iterator[str]:
@@ -36,14 +38,18 @@ def _data_dir(config: Config) -> Iterator[str]:
     secret_key = directory / SECRET_KEY_FILE
     if secret_key.exists() and stat.S_IMODE(secret_key.stat().st_mode) & 0o077:
         yield f"{secret_key} can be read by others: chmod 600 it"
-    if _has_nobody(config):
-        yield "nobody can sign in yet: run create-admin, or open the link that serve prints"
 
 
-def _has_nobody(config: Config) -> bool:
-    db.open_database(config.database_url)
+def _database(config: Config) -> Iterator[str]:
+    file = db.sqlite_file(config.database_url)
+    if file is not None and not file.exists():
+        return  # opening it would make it
     try:
-        return db.handle.table_exists("person") and not people.anybody_yet()
+        db.open_database(config.database_url)
+        if db.handle.table_exists("person") and not people.anybody_yet():
+            yield "nobody can sign in yet: run create-admin, or open the link that serve prints"
+    except peewee.PeeweeException as error:
+        yield f"LATCHKEY_DATABASE_URL names a database that cannot be used: {error}"
     finally:
         db.close()
 

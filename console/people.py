@@ -3,18 +3,18 @@
 import hashlib
 import secrets
 import threading
+from contextlib import suppress
 from typing import Annotated, Any
 
 import jwt
 from passlib.context import CryptContext
-from passlib.exc import PasswordSizeError, UnknownHashError
 from pydantic import AfterValidator
 
 from console import activity, clock, db, projects
 from console.actor import PERSON, Actor
 from console.clock import DAY, MINUTE
 from console.errors import Conflict, Forbidden, Unauthenticated, Unknown
-from console.fields import Email, Fields, Name
+from console.fields import Email, Fields, Name, clean_email
 from console.models import Link, Membership, Person, Project, Session
 from console.secret import random_id
 
@@ -44,6 +44,7 @@ def _password(text: str) -> str:
         raise ValueError(f"must have at least {PASSWORD_MIN_LENGTH} characters")
     if len(text) > PASSWORD_MAX_LENGTH:
         raise ValueError(f"must have at most {PASSWORD_MAX_LENGTH} characters")
+    text.encode()  # half of a surrogate pair cannot be hashed: a ValueError too
     return text
 
 
@@ -68,6 +69,7 @@ def create_owner(fields: dict[str, Any], *, by: Actor) -> Person:
     new = NewPerson.read(fields)
     password_hash = hash_password(new.password)
     with db.write():
+        db.hold_table(Person)
         return _add_owner(new, password_hash, by)
 
 
@@ -80,7 +82,8 @@ def set_up(token: str, fields: dict[str, Any], *, by: Actor) -> Person:
     new = FirstOwner.read(fields)
     password_hash = hash_password(new.password)
     with db.write():
-        # Asked again inside the transaction: of two that come at once, one is first.
+        # Asked again where nobody else can be added: of two that come at once, one is first.
+        db.hold_table(Person)
         refuse_setup_unless_open(token)
         person = _add_owner(new, password_hash, by)
         Link.delete().where(Link.kind == SETUP).execute()
@@ -132,9 +135,10 @@ def issue_setup_link() -> str | None:
 
 def refuse_setup_unless_open(token: str) -> None:
     """Raises Unknown once there is a person, Forbidden for a link that does not hold."""
+    # Read before the question: whoever took the link meanwhile is then seen.
+    link = Link.get_or_none(Link.digest == _digest(token), Link.kind == SETUP)
     if anybody_yet():
         raise Unknown("This console has been set up. Sign in instead.")
-    link = Link.get_or_none(Link.digest == _digest(token), Link.kind == SETUP)
     if link is None or link.expires_at <= clock.now():
         raise Forbidden(
             "Open the set-up link that the server printed when it started. "
@@ -146,7 +150,7 @@ def sign_in(
     email: str, password: str, *, kind: str = BROWSER, ip: str | None, user_agent: str = ""
 ) -> tuple[str, Person]:
     """A new session's token, and whose it is. Raises Unauthenticated, alike for every reason."""
-    person = Person.get_or_none(Person.email == email.strip().lower())
+    person = _by_email(email)
     known = person if person is not None and person.disabled_at is None else None
     if not _password_fits(password, known.password_hash if known else None) or known is None:
         raise Unauthenticated("Email or password is wrong.", code="CREDENTIALS_INVALID")
@@ -171,6 +175,14 @@ def sign_in(
             changes={"session": (None, kind)},
         )
     return token, known
+
+
+def _by_email(text: str) -> Person | None:
+    try:
+        email = clean_email(text)
+    except ValueError:
+        return None
+    return Person.get_or_none(Person.email == email)
 
 
 def sign_out(token: str, *, by: Actor) -> None:
@@ -266,15 +278,13 @@ def hash_password(password: str) -> str:
 
 
 def _password_fits(password: str, password_hash: str | None) -> bool:
-    """Works as long for an unknown person as for a known one."""
+    """Works as long for an unknown person, or a password too long to hash, as for a known one."""
     with _hashing:
-        if password_hash is None:
-            hasher.dummy_verify()
-            return False
-        try:
-            return bool(hasher.verify(password, password_hash))
-        except (PasswordSizeError, UnknownHashError, ValueError):
-            return False
+        with suppress(ValueError):
+            if password_hash is not None:
+                return bool(hasher.verify(password, password_hash))
+        hasher.dummy_verify()
+        return False
 
 
 def _digest(token: str) -> str:

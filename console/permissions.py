@@ -40,13 +40,15 @@ def parse(items: Iterable[str]) -> list[str]:
 
 
 def met(held: Iterable[str], required: str) -> bool:
-    """Whether the held permissions meet the required one: by itself, `a:*`, `*` or `admin:*`."""
+    """Whether the held permissions meet the required one: by itself, `a:*`, `*` or `admin:*`.
+
+    A longer one, `a:b:c`, is met by `a:b:*` too.
+    """
     held = frozenset(held)
     if required in held or held & EVERYTHING:
         return True
-    if required in EVERYTHING:
-        return False
-    if f"{required.partition(':')[0]}:*" in held:
+    parts = required.split(":")
+    if any(":".join(parts[:end]) + ":*" in held for end in range(1, len(parts))):
         return True
     wider = INCLUDED_IN.get(required)
     if wider is not None:

@@ -53,6 +53,7 @@ def create(fields: dict[str, Any], *, by: Actor) -> Project:
         raise Forbidden("Only an owner creates projects.")
     new = NewProject.read(fields)
     shows_environment = _environment_part(new)
+    db.hold_table(Project)
     if Project.get_or_none(Project.slug == new.slug):
         raise Conflict(f"There is a project {new.slug} already.", fields={"slug": "is taken"})
     project = Project.create(
@@ -94,7 +95,7 @@ def _environment_part(new: NewProject) -> bool:
 
 def to_see(slug: str, *, by: Actor) -> Project:
     """The project, where the actor has any business in it. Raises Unknown."""
-    project = Project.get_or_none(Project.slug == slug)
+    project = Project.get_or_none(Project.slug == slug) if SLUG.fullmatch(slug) else None
     if project is None or not by.sees(project.id):
         raise Unknown(f"There is no project {slug}.")
     return project

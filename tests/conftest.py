@@ -2,10 +2,12 @@
 
 import os
 import shutil
+import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 from flask import Flask
@@ -15,9 +17,11 @@ import config as settings
 from config import Config
 from console import actor, audit, clock, create_app, db, keys, people, projects, secret
 from console.actor import Actor
+from console.errors import Refused
 from console.models import TABLES, Key, Membership, Person, Project
 from tests.server import RunningServer
 
+T = TypeVar("T")
 PASSWORD = "correct horse battery"
 # Another database for the whole suite: TEST_DATABASE_URL=postgresql://… make test
 TEST_DATABASE_URL = os.environ.get("TEST_DATABASE_URL")
@@ -48,9 +52,24 @@ def config(tmp_path: Path) -> Config:
     return replace(settings.load(environ), secret_key="k" * 40)
 
 
+@pytest.fixture(scope="session")
+def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path | None:
+    """A database file with the schema in it, to copy: quicker than to migrate for each test."""
+    if TEST_DATABASE_URL:
+        return None
+    path = tmp_path_factory.mktemp("migrated") / "latchkey.db"
+    db.open_database(f"sqlite:///{path}")
+    db.migrate(path.with_suffix(".lock"))
+    db.close()
+    return path
+
+
 @pytest.fixture
-def app(config: Config) -> Iterator[Flask]:
+def app(config: Config, migrated: Path | None) -> Iterator[Flask]:
     """The application; its database is empty but for the schema."""
+    if migrated:
+        config.data_dir.mkdir()
+        shutil.copy(migrated, config.data_dir)
     app = create_app(config)
     app.config.update(TESTING=False, WTF_CSRF_ENABLED=False)
     if not db.is_sqlite():
@@ -148,6 +167,23 @@ def viewer(project: Project) -> Actor:
 def stranger(project: Project, other_project: Project) -> Actor:
     """Somebody with every right, elsewhere."""
     return add_person("eve@example.com", other="admin")
+
+
+def at_once(count: int, call: Callable[[int], T]) -> list[T | Refused]:
+    """Calls from so many threads that start together; what each returned or was refused with."""
+    barrier = threading.Barrier(count)
+
+    def one(number: int) -> T | Refused:
+        try:
+            barrier.wait(timeout=30)
+            return call(number)
+        except Refused as refused:
+            return refused
+        finally:
+            db.close()
+
+    with ThreadPoolExecutor(count) as pool:
+        return list(pool.map(one, range(count)))
 
 
 MakeKey = Callable[..., tuple[Key, str]]

@@ -294,4 +294,4 @@ def test_the_process_tells_whether_it_is_well(
     assert client.get("/healthz").status_code == 200
     answer = client.get("/readyz")
     assert answer.status_code == 503
-    assert "readonly" in answer.json["reason"]
+    assert answer.json["reason"] == "the database cannot be written"

@@ -1,0 +1,25 @@
+"""For whoever watches the process: is it alive, and could it write? No sign-in, no detail."""
+
+import peewee
+from flask import Blueprint, Response, current_app, jsonify
+
+from console import db
+
+blueprint = Blueprint("health", __name__)
+
+
+@blueprint.get("/healthz")
+def healthz() -> Response:
+    """200 while the process lives; asks the database nothing."""
+    return jsonify(status="ok")
+
+
+@blueprint.get("/readyz")
+def readyz() -> tuple[Response, int]:
+    """200 when a write to the database would succeed, else 503 naming why."""
+    try:
+        db.probe_write()
+    except peewee.PeeweeException:
+        current_app.logger.exception("not ready")
+        return jsonify(status="unavailable", reason="the database cannot be written"), 503
+    return jsonify(status="ok"), 200

@@ -15,7 +15,7 @@ import peewee
 from console import addresses, clock, country, db, paging
 from console.actor import Actor
 from console.errors import Invalid
-from console.keys import key_to_read
+from console.keys import key_to_audit
 from console.models import Attempt, Entry, Event, Key, Secret, Usage
 from console.paging import Page
 from console.permissions import AUDIT_READ
@@ -49,27 +49,33 @@ class Call:
 
 def record(key: Key, secret: Secret, call: Call, *, code: str, status: int, at: int) -> int:
     """Stores one entry and counts it, inside the caller's transaction. Returns the entry's id."""
+    ip = None if call.ip is None else str(addresses.parse_address(call.ip))
     entry_id = Entry.insert(
         at=at,
         project_id=key.project_id,
         key_id=key.id,
         secret=secret.generation,
-        method=call.method[:METHOD_MAX_LENGTH],
-        endpoint=call.endpoint[:ENDPOINT_MAX_LENGTH],
-        ip=call.ip,
-        country=country.of(call.ip),
+        method=_kept(call.method.upper(), METHOD_MAX_LENGTH),
+        endpoint=_kept(call.endpoint, ENDPOINT_MAX_LENGTH),
+        ip=ip,
+        country=country.of(ip),
         status=status,
         code=code,
-        user_agent=call.user_agent[:USER_AGENT_MAX_LENGTH],
+        user_agent=_kept(call.user_agent, USER_AGENT_MAX_LENGTH),
         request_id=call.request_id,
         permissions=list(call.permissions),
     ).execute()
     _count(key, allowed=status < 400, at=at)
-    Key.update(last_used_at=at, last_used_ip=call.ip, requests_total=Key.requests_total + 1).where(
+    Key.update(last_used_at=at, last_used_ip=ip, requests_total=Key.requests_total + 1).where(
         Key.id == key.id
     ).execute()
     Secret.update(last_used_at=at).where(Secret.digest == secret.digest).execute()
     return int(entry_id)
+
+
+def _kept(text: str, length: int) -> str:
+    """What the log keeps of a client's text. PostgreSQL refuses NUL, which a path may carry."""
+    return text[:length].replace("\0", "\N{REPLACEMENT CHARACTER}")
 
 
 def _count(key: Key, *, allowed: bool, at: int) -> None:
@@ -107,8 +113,7 @@ def page_of_key(
     key_id: str, *, by: Actor, filters: Mapping[str, str], cursor: str | None, limit: int
 ) -> Page[Entry]:
     """One key's entries, newest first. Raises Invalid, Unknown, Forbidden."""
-    key = key_to_read(key_id, by=by)
-    by.require(AUDIT_READ, key.project_id)
+    key = key_to_audit(key_id, by=by)
     query = Entry.select().where(Entry.key_id == key.id)
     return paging.by_id(_filtered(query, filters), Entry.id, cursor, limit)
 
@@ -215,15 +220,23 @@ _attempts_stored_at = 0
 
 
 def count_attempt(code: str, ip: str | None, now: int) -> None:
-    """Counts a check that met no known key. Kept in memory and stored at most once a second, by
-    address, kind and hour; bounded both here and on disk, so that guessing fills neither."""
+    """Counts a check that met no known key, in memory, by address, kind and hour; bounded both
+    here and on disk, so that guessing fills neither."""
+    with _attempts_lock:
+        _add_attempts((clock.start_of("hour", now), ip or OTHER_ADDRESSES, code), 1)
+
+
+def _add_attempts(group: tuple[int, str, str], count: int) -> None:
+    if group not in _attempts and len(_attempts) >= ATTEMPT_GROUPS_MAX:
+        group = (group[0], OTHER_ADDRESSES, group[2])
+    _attempts[group] += count
+
+
+def store_attempts_now_and_then(now: int) -> None:
+    """Stores the counts where a second has passed since the last time; never raises."""
     global _attempts_stored_at
     with _attempts_lock:
-        group = (clock.start_of("hour", now), ip or OTHER_ADDRESSES, code)
-        if group not in _attempts and len(_attempts) >= ATTEMPT_GROUPS_MAX:
-            group = (group[0], OTHER_ADDRESSES, code)
-        _attempts[group] += 1
-        if now - _attempts_stored_at < clock.SECOND:
+        if not _attempts or 0 <= now - _attempts_stored_at < clock.SECOND:
             return
         _attempts_stored_at = now
     try:
@@ -233,27 +246,36 @@ def count_attempt(code: str, ip: str | None, now: int) -> None:
 
 
 def store_attempts() -> None:
-    """Moves the counts in memory to the database."""
+    """Moves the counts in memory to the database; they stay in memory where that fails."""
     with _attempts_lock:
         groups = dict(_attempts)
         _attempts.clear()
-    if not groups:
-        return
+    try:
+        with db.write():
+            for hour_at in sorted({hour_at for hour_at, _, _ in groups}):
+                _store_hour(
+                    hour_at, {(ip, code): n for (h, ip, code), n in groups.items() if h == hour_at}
+                )
+            oldest = clock.now() - ATTEMPT_RETENTION
+            Attempt.delete().where(Attempt.hour_at < oldest).execute()
+    except BaseException:
+        with _attempts_lock:
+            for group, count in groups.items():
+                _add_attempts(group, count)
+        raise
+
+
+def _store_hour(hour_at: int, counts: Mapping[tuple[str, str], int]) -> None:
+    stored = {(row.ip, row.code) for row in Attempt.select().where(Attempt.hour_at == hour_at)}
     excluded = peewee.EXCLUDED
-    with db.write():
-        for (hour_at, ip, code), count in groups.items():
-            if _attempt_groups(hour_at) >= ATTEMPT_GROUPS_MAX:
-                ip = OTHER_ADDRESSES
-            Attempt.insert(hour_at=hour_at, ip=ip, code=code, count=count).on_conflict(
-                conflict_target=[Attempt.hour_at, Attempt.ip, Attempt.code],
-                update={Attempt.count: Attempt.count + excluded.count},
-            ).execute()
-        oldest = clock.now() - ATTEMPT_RETENTION
-        Attempt.delete().where(Attempt.hour_at < oldest).execute()
-
-
-def _attempt_groups(hour_at: int) -> int:
-    return int(Attempt.select().where(Attempt.hour_at == hour_at).count())
+    for (ip, code), count in sorted(counts.items()):
+        if (ip, code) not in stored and len(stored) >= ATTEMPT_GROUPS_MAX:
+            ip = OTHER_ADDRESSES
+        stored.add((ip, code))
+        Attempt.insert(hour_at=hour_at, ip=ip, code=code, count=count).on_conflict(
+            conflict_target=[Attempt.hour_at, Attempt.ip, Attempt.code],
+            update={Attempt.count: Attempt.count + excluded.count},
+        ).execute()
 
 
 def attempts(limit: int = 100) -> list[Attempt]:

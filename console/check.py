@@ -6,7 +6,7 @@ verdict; nothing is spent before all of them pass, and nothing is answered befor
 """
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
 import peewee
@@ -81,7 +81,11 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """The answer of a check. `key` is None when none is known; instants are milliseconds."""
+    """The answer of a check; instants are milliseconds.
+
+    `key` is None when none is known, and when it belongs to another project than the one asked
+    about: nothing is told of that one but the code.
+    """
 
     code: str
     request_id: str
@@ -128,59 +132,82 @@ def check(request: Request) -> Verdict:
     now = clock.now()
     try:
         key, used = _find(request)
-        code = next((step.code for step in _steps(request, key, used, now) if step.code), VALID)
-        verdict = Verdict(code=code, request_id=request.request_id, at=now, key=key, secret=used)
+        code = _first_failure(_steps(request, key, used, now))
         if key is None or used is None:
+            verdict = Verdict(code=code, request_id=request.request_id, at=now)
             audit.count_attempt(code, request.ip, now)
-            return verdict
-        if code == PERMISSION_DENIED:
-            lacking = permissions.missing(key.permissions, request.permissions)
-            verdict = replace(verdict, missing_permissions=lacking)
-        return _stored(request, verdict, key, used)
+        else:
+            verdict = _stored(request, code, key, used)
     except peewee.PeeweeException:
-        log.exception("check %s: the database failed", request.request_id)
-        return Verdict(code=UNAVAILABLE, request_id=request.request_id, at=now)
+        return _unavailable(request, now)
+    if code not in (MISSING, MALFORMED):  # which cost the database nothing
+        audit.store_attempts_now_and_then(now)
+    return verdict
 
 
-def _stored(request: Request, verdict: Verdict, key: Key, used: Secret) -> Verdict:
+def _stored(request: Request, code: str, key: Key, used: Secret) -> Verdict:
     """Spends the limits of a key that passed, and stores the entry, in one transaction."""
     with db.write():
-        if verdict.is_valid:
-            allowance = limits.spend(key, request.cost, verdict.at)
-        elif verdict.code == PROJECT_MISMATCH:
-            allowance = Allowance()
-        else:
-            allowance = limits.look(key, 0, verdict.at)
-        verdict = replace(verdict, allowance=allowance, code=_limit_code(allowance) or verdict.code)
+        db.hold(Key, key.id)
+        # Read while the key is held: of calls that waited for each other, no later one counts in
+        # an earlier window, which would start the count anew.
+        at = clock.now()
+        verdict = _verdict(request, code, key, used, at, limits.spend)
         entry_id = audit.record(
-            key, used, request.call(), code=verdict.code, status=verdict.status, at=verdict.at
+            key, used, request.call(), code=verdict.code, status=verdict.status, at=at
         )
     return replace(verdict, entry_id=entry_id)
+
+
+def _unavailable(request: Request, now: int) -> Verdict:
+    log.exception("check %s: the database failed", request.request_id)
+    return Verdict(code=UNAVAILABLE, request_id=request.request_id, at=now)
 
 
 def explain(request: Request) -> tuple[Verdict, list[Step]]:
     """What `check` would answer and every rule's outcome in order; stores and spends nothing."""
     now = clock.now()
-    key, used = _find(request)
-    steps = list(_steps(request, key, used, now))
-    allowance = Allowance()
-    if key is not None and steps[-1].code != PROJECT_MISMATCH:
-        allowance = limits.look(key, request.cost, now)
-        limited = _limit_code(allowance)
-        for name, code in (("rate_limit", RATE_LIMITED), ("quota", QUOTA_EXCEEDED)):
-            steps.append(_step(name, code if limited == code else None, "Within its limits."))
-    code = next((step.code for step in steps if step.code), VALID)
-    lacking = permissions.missing(key.permissions, request.permissions) if key else ()
-    verdict = Verdict(
+    try:
+        key, used = _find(request)
+        steps = list(_steps(request, key, used, now))
+        code = _first_failure(steps)
+        if key is None or used is None:
+            return Verdict(code=code, request_id=request.request_id, at=now), steps
+        verdict = _verdict(request, code, key, used, now, limits.look)
+        if verdict.key is not None:
+            limited = _limit_code(limits.look(key, request.cost, now))
+            for name, refusal in (("rate_limit", RATE_LIMITED), ("quota", QUOTA_EXCEEDED)):
+                failed = refusal if limited == refusal else None
+                steps.append(_step(name, failed, "Within its limits."))
+        return verdict, steps
+    except peewee.PeeweeException:
+        return _unavailable(request, now), []
+
+
+def _verdict(
+    request: Request,
+    code: str,
+    key: Key,
+    used: Secret,
+    at: int,
+    take: Callable[[Key, int, int], Allowance],
+) -> Verdict:
+    """The verdict on a known key; `take` answers for the limits of one that passed so far."""
+    if _is_elsewhere(request, key):
+        return Verdict(code=code, request_id=request.request_id, at=at)
+    allowance = take(key, request.cost, at) if code == VALID else limits.look(key, 0, at)
+    if code == VALID:
+        code = _limit_code(allowance) or VALID
+    lacking = permissions.missing(key.permissions, request.permissions)
+    return Verdict(
         code=code,
         request_id=request.request_id,
-        at=now,
+        at=at,
         key=key,
         secret=used,
         missing_permissions=lacking if code == PERMISSION_DENIED else (),
         allowance=allowance,
     )
-    return verdict, steps
 
 
 def _find(request: Request) -> tuple[Key | None, Secret | None]:
@@ -217,8 +244,7 @@ def _steps(request: Request, key: Key | None, used: Secret | None, now: int) -> 
     yield _step("not_revoked", REVOKED_KEY if status == REVOKED else None, "Not revoked.")
     expired = key.expires_at is not None and key.expires_at <= now
     yield _step("not_expired", EXPIRED_KEY if expired else None, "Not expired.")
-    beyond = request.within is not None and key.project_id not in request.within
-    elsewhere = beyond or request.project not in (None, key.project.slug)
+    elsewhere = _is_elsewhere(request, key)
     yield _step("project", PROJECT_MISMATCH if elsewhere else None, "The project fits.")
     if elsewhere:
         return  # and nothing is told of another project's key
@@ -228,6 +254,15 @@ def _steps(request: Request, key: Key | None, used: Secret | None, now: int) -> 
     yield _step("ip_allowlist", IP_NOT_ALLOWED if outside else None, "The address is allowed.")
     lacking = permissions.missing(key.permissions, request.permissions)
     yield _step("permissions", PERMISSION_DENIED if lacking else None, "Holds what is needed.")
+
+
+def _first_failure(steps: Iterable[Step]) -> str:
+    return next((step.code for step in steps if step.code), VALID)
+
+
+def _is_elsewhere(request: Request, key: Key) -> bool:
+    beyond = request.within is not None and key.project_id not in request.within
+    return beyond or request.project not in (None, key.project.slug)
 
 
 def _step(name: str, code: str | None, passed: str) -> Step:

@@ -16,6 +16,7 @@ from console.permissions import parse as parse_permissions
 
 EXTERNAL_ID_MAX_LENGTH = 255
 METADATA_MAX_BYTES = 4_096
+METADATA_MAX_DEPTH = 20
 LIMIT_MAX = 1_000_000_000
 GRACE_MAX_DAYS = 30
 
@@ -40,9 +41,19 @@ def _external_id(text: str) -> str:
 
 
 def _metadata(value: dict[str, Any]) -> dict[str, Any]:
-    if len(json.dumps(value).encode()) > METADATA_MAX_BYTES:
+    # Before all else: everything that writes JSON recurses.
+    if _is_deeper(value, METADATA_MAX_DEPTH):
+        raise ValueError(f"must be at most {METADATA_MAX_DEPTH} levels deep")
+    if len(json.dumps(value, ensure_ascii=False).encode()) > METADATA_MAX_BYTES:
         raise ValueError(f"must take at most {METADATA_MAX_BYTES} bytes as JSON")
     return value
+
+
+def _is_deeper(value: Any, levels: int) -> bool:
+    if not isinstance(value, dict | list):
+        return False
+    inner = value.values() if isinstance(value, dict) else value
+    return levels == 0 or any(_is_deeper(one, levels - 1) for one in inner)
 
 
 def _plan(text: str) -> str:
@@ -129,7 +140,7 @@ def expiry(settings: KeySettings, now: int) -> int | None:
     if settings.expires_in is not None and settings.expires_at is not None:
         raise Invalid({"expires_at": "and expires_in say one thing in two ways: send one"})
     if settings.expires_in is not None:
-        return clock.up_to_second(clock.after(now, settings.expires_in))
+        return _end("expires_in", settings.expires_in, now)
     if settings.expires_at is None:
         return None
     ends = clock.up_to_second(clock.parse(settings.expires_at))
@@ -138,12 +149,20 @@ def expiry(settings: KeySettings, now: int) -> int | None:
     return ends
 
 
+def _end(field: str, duration: str, now: int) -> int:
+    """The instant so much later, in whole seconds: what is shown is exactly what holds."""
+    try:
+        return clock.up_to_second(clock.after(now, duration))
+    except ValueError as error:
+        raise Invalid({field: str(error)}) from None
+
+
 def grace_end(rotation: Rotation, now: int) -> int | None:
     """When the old secret stops; None for at once. Raises Invalid past the longest grace."""
     if rotation.grace_period is None:
         return None
-    ends = clock.after(now, rotation.grace_period)
-    if ends - now > GRACE_MAX_DAYS * clock.DAY:
+    ends = _end("grace_period", rotation.grace_period, now)
+    if ends > clock.up_to_second(now + GRACE_MAX_DAYS * clock.DAY):
         raise Invalid({"grace_period": f"must be at most {GRACE_MAX_DAYS}d"})
     return ends
 
@@ -153,9 +172,13 @@ def plan_columns(settings: KeySettings, key: Key | None = None) -> dict[str, Any
 
     Own figures belong to the plan enterprise, which they choose by themselves. Raises Invalid.
     """
-    if not settings.sent("plan") and not settings.sent("rate_limit"):
-        return {} if key else _columns(limits.UNLIMITED, None)
     figures = settings.rate_limit
+    if settings.plan is None:
+        if not settings.sent("rate_limit"):
+            return {} if key else _columns(limits.UNLIMITED, None)
+        # A plan's figures, read and sent back, do not make them the key's own.
+        if key and figures and (figures.per_minute, figures.per_hour) == limits.figures(key):
+            return {}
     if not settings.sent("rate_limit") and key is not None:
         figures = RateLimit(per_minute=key.limit_per_minute, per_hour=key.limit_per_hour)
     plan = settings.plan or (limits.ENTERPRISE if figures else limits.UNLIMITED)

@@ -7,7 +7,7 @@ hold is said in key_fields.py. Whether a key is good for a request is check.py's
 from collections.abc import Mapping
 from typing import Any
 
-from peewee import JOIN, SQL, fn
+from peewee import JOIN
 
 from console import activity, clock, db, key_fields, limits, paging, projects, secret
 from console.actor import Actor
@@ -18,7 +18,6 @@ from console.models import (
     ACTIVE,
     ENVIRONMENTS,
     EXPIRED,
-    NEVER,
     REVOKED,
     STATUSES,
     Key,
@@ -26,16 +25,17 @@ from console.models import (
     Project,
     Secret,
 )
-from console.paging import Page
-from console.permissions import KEYS_READ, KEYS_WRITE
+from console.paging import Order, Page
+from console.permissions import AUDIT_READ, KEYS_READ, KEYS_WRITE
 
 NEWEST_FIRST = "-created_at"
-SORTS: Mapping[str, Any] = {
-    "name": Key.name_sort,
-    "created_at": Key.created_at,
-    "expires_at": fn.COALESCE(Key.expires_at, SQL(str(NEVER))),
-    "last_used_at": fn.COALESCE(Key.last_used_at, SQL("0")),
+SORTS: Mapping[str, Order] = {
+    "name": Order(Key.name_sort, str, lambda key: key.name_sort),
+    "created_at": Order(Key.created_at, int, lambda key: key.created_at),
+    "expires_at": Order(Key.expires_order, int, lambda key: key.expires_order),
+    "last_used_at": Order(Key.last_used_order, int, lambda key: key.last_used_order),
 }
+BY_ID = Order(Key.id, str, lambda key: key.id)
 
 
 # --- create ---------------------------------------------------------------------------------
@@ -119,6 +119,11 @@ def key_to_read(key_id: str, *, by: Actor) -> Key:
     return _allowed(key_id, KEYS_READ, by)
 
 
+def key_to_audit(key_id: str, *, by: Actor) -> Key:
+    """The key, where the actor may read its log. Raises Unknown, Forbidden."""
+    return _allowed(key_id, AUDIT_READ, by)
+
+
 def key_to_change(key_id: str, *, by: Actor) -> Key:
     """The key, where the actor may change it, held for this transaction."""
     db.hold(Key, key_id)
@@ -159,8 +164,8 @@ def page(
     """
     _refuse_other("status", status, STATUSES)
     _refuse_other("environment", environment, ENVIRONMENTS)
-    column = SORTS.get(sort.removeprefix("-"))
-    if column is None:
+    order = SORTS.get(sort.removeprefix("-"))
+    if order is None:
         raise Invalid({"sort": f"must be one of {', '.join(SORTS)}, with - before it to reverse"})
     query = _joined().where(_visible(project, by))
     if status:
@@ -171,15 +176,8 @@ def page(
         query = query.where((Person.email == owner.lower()) | (Person.id == owner))
     if q and q.strip():
         query = query.where(_matches(q.strip()))
-    name = sort.removeprefix("-")
-    return paging.fetch(
-        query,
-        [column, Key.id],
-        lambda key: [_sort_value(key, name), key.id],
-        descending=sort.startswith("-"),
-        cursor=cursor,
-        limit=limit,
-    )
+    descending = sort.startswith("-")
+    return paging.fetch(query, [order, BY_ID], descending=descending, cursor=cursor, limit=limit)
 
 
 def _refuse_other(field: str, value: str | None, allowed: tuple[str, ...]) -> None:
@@ -193,8 +191,11 @@ def _visible(project: str | None, by: Actor) -> Any:
         by.require(KEYS_READ, one.id)
     own = [one.id for one in seen if by.sees_only_own(one.id)]
     whole = [one.id for one in seen if not by.sees_only_own(one.id)]
+    # Said plainly where one project is meant, so that its index gives the order.
     if len(whole) == 1 and not own:
         return Key.project == whole[0]
+    if len(own) == 1 and not whole:
+        return (Key.project == own[0]) & (Key.owner == by.id)
     return Key.project.in_(whole) | (Key.project.in_(own) & (Key.owner == by.id))
 
 
@@ -212,15 +213,6 @@ def _matches(q: str) -> Any:
         Key.name_sort.contains(sort_form(q)) | Key.prefix.startswith(q[: secret.VISIBLE_LENGTH])
         | (Key.id == q)
     )  # fmt: skip
-
-
-def _sort_value(key: Key, name: str) -> Any:
-    return {
-        "name": key.name_sort,
-        "created_at": key.created_at,
-        "expires_at": key.expires_at if key.expires_at is not None else NEVER,
-        "last_used_at": key.last_used_at or 0,
-    }[name]
 
 
 def names_of(key_ids: set[str]) -> dict[str, str]:
@@ -297,7 +289,7 @@ def _apply(key: Key, change: KeyChange, now: int) -> None:
             setattr(key, field, getattr(change, field))
     if change.sent("name") and change.name != key.name:
         key.name, key.name_sort = change.name, sort_form(change.name)
-    expiry_sent = change.sent("expires_in") or change.sent("expires_at")
+    expiry_sent = change.expires_in is not None or change.sent("expires_at")
     if expiry_sent and not _says_same_expiry(key, change):
         key.expires_at = key_fields.expiry(change, now)
     for column, value in key_fields.plan_columns(change, key).items():
@@ -336,11 +328,13 @@ def restore(key_id: str, *, by: Actor) -> Key:
 @db.transaction
 def revoke_self(key_id: str, *, by: Actor) -> None:
     """The holder of a secret stops their own key; needs no permission but the secret."""
+    db.hold(Key, key_id)
     key = Key.get_or_none(Key.id == key_id)
     if key is None:
         raise Unknown("There is no such key.")
     _set_status(key, REVOKED, by, clock.now())
-    key.save(only=key.dirty_fields)
+    if key.dirty_fields:
+        key.save(only=key.dirty_fields)
 
 
 @db.transaction

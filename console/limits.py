@@ -10,7 +10,7 @@ from typing import Any
 
 import peewee
 
-from console import clock, db
+from console import clock
 from console.models import LIVE, Key, LimitCount
 
 UNLIMITED, FREE, PROFESSIONAL, ENTERPRISE = "unlimited", "free", "professional", "enterprise"
@@ -68,12 +68,12 @@ def limits_of(key: Key) -> list[tuple[str, int]]:
 def spend(key: Key, cost: int, now: int) -> Allowance:
     """Takes `cost` from every limit of the key, or from none and says which refused.
 
-    Runs inside the caller's transaction and holds the key, so that parallel calls never pass.
+    Runs inside the transaction in which the caller holds the key and read `now`: calls that come
+    at once are counted one after the other, and none in a window that another has left.
     """
     limits = limits_of(key)
     if not limits:
         return Allowance()
-    db.hold(Key, key.id)
     allowance = _allowance(limits, _spent(key, now), cost, now)
     if allowance.refused is None and cost:
         rows = [
@@ -100,7 +100,8 @@ def _spent(key: Key, now: int) -> dict[str, int]:
 def _allowance(
     limits: list[tuple[str, int]], spent: Mapping[str, int], cost: int, now: int
 ) -> Allowance:
-    refusing = [name for name, limit in limits if spent.get(name, 0) + cost > limit]
+    # A limit that was lowered may be overspent; what costs nothing passes it all the same.
+    refusing = [name for name, limit in limits if cost and spent.get(name, 0) + cost > limit]
     taken = 0 if refusing else cost
     windows = {
         name: Window(

@@ -2,7 +2,7 @@
 
 import base64
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -15,6 +15,7 @@ T = TypeVar("T")
 LIMIT_DEFAULT = 50
 LIMIT_MAX = 200
 FORWARD, BACK = "f", "b"
+INTEGER_MAX = 2**63 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,22 +27,28 @@ class Page(Generic[T]):
     previous_cursor: str | None
 
 
+@dataclass(frozen=True, slots=True)
+class Order:
+    """A column that rows are ordered by, never null; `kind` is its type in Python."""
+
+    column: Any
+    kind: type
+    value_of: Callable[[Any], Any]
+
+
 def fetch(
     query: Any,
-    columns: Sequence[Any],
-    values_of: Any,
+    orders: Sequence[Order],
     *,
     descending: bool,
     cursor: str | None,
     limit: int,
 ) -> Page[Any]:
-    """One page of `query` ordered by `columns` (unique together).
-
-    `values_of(row)` gives the columns' values of a row. Raises Invalid for a bad cursor or limit.
-    """
+    """One page of `query` by these orders (unique together). Raises Invalid: cursor, limit."""
     if not 1 <= limit <= LIMIT_MAX:
         raise Invalid({"limit": f"must be a whole number from 1 to {LIMIT_MAX}"})
-    direction, position = _decode(cursor, len(columns)) if cursor else (FORWARD, None)
+    direction, position = _decode(cursor, orders) if cursor else (FORWARD, None)
+    columns = [order.column for order in orders]
     downwards = descending == (direction == FORWARD)
     if position is not None:
         query = query.where(_beyond(columns, position, downwards))
@@ -55,14 +62,15 @@ def fetch(
     more_before = has_more if direction == BACK else position is not None
     return Page(
         rows=rows,
-        next_cursor=_encode(FORWARD, values_of(rows[-1])) if rows and more_after else None,
-        previous_cursor=_encode(BACK, values_of(rows[0])) if rows and more_before else None,
+        next_cursor=_encode(FORWARD, rows[-1], orders) if rows and more_after else None,
+        previous_cursor=_encode(BACK, rows[0], orders) if rows and more_before else None,
     )
 
 
 def by_id(query: Any, column: Any, cursor: str | None, limit: int) -> Page[Any]:
     """One page, newest id first."""
-    return fetch(query, [column], lambda row: [row.id], descending=True, cursor=cursor, limit=limit)
+    newest = Order(column, int, lambda row: row.id)
+    return fetch(query, [newest], descending=True, cursor=cursor, limit=limit)
 
 
 def _beyond(columns: Sequence[Any], position: Sequence[Any], downwards: bool) -> Any:
@@ -71,23 +79,32 @@ def _beyond(columns: Sequence[Any], position: Sequence[Any], downwards: bool) ->
     return left < right if downwards else left > right
 
 
-def _encode(direction: str, position: Sequence[Any]) -> str:
-    text = json.dumps([direction, *position], separators=(",", ":"), ensure_ascii=False)
+def _encode(direction: str, row: Any, orders: Sequence[Order]) -> str:
+    content = [direction, *(order.value_of(row) for order in orders)]
+    text = json.dumps(content, separators=(",", ":"), ensure_ascii=False)
     return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
 
 
-def _decode(cursor: str, length: int) -> tuple[str, list[Any]]:
+def _decode(cursor: str, orders: Sequence[Order]) -> tuple[str, list[Any]]:
     try:
         text = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode()
         direction, *position = json.loads(text)
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, RecursionError):
         raise _bad_cursor() from None
-    fits = len(position) == length and all(
-        isinstance(value, str) or (type(value) is int and abs(value) < 2**63) for value in position
+    fits = len(position) == len(orders) and all(
+        type(value) is order.kind and _storable(value)
+        for value, order in zip(position, orders, strict=True)
     )
     if direction not in (FORWARD, BACK) or not fits:
         raise _bad_cursor()
     return direction, position
+
+
+def _storable(value: Any) -> bool:
+    """Whether a database can compare it: no NUL, no half surrogate, at most 64 bits."""
+    if isinstance(value, str):
+        return "\0" not in value and value.encode(errors="ignore").decode() == value
+    return bool(abs(value) <= INTEGER_MAX)
 
 
 def _bad_cursor() -> Invalid:

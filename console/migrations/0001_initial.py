@@ -1,6 +1,7 @@
 """The first schema: a copy frozen in time, apart from the models, which move on."""
 
 from peewee import (
+    SQL,
     BigAutoField,
     BigIntegerField,
     BooleanField,
@@ -15,8 +16,8 @@ from peewee import (
 INDEXES = (
     'CREATE INDEX "key_project_id_name_sort_id" ON "key" ("project_id", "name_sort", "id")',
     'CREATE INDEX "key_project_id_created_at_id" ON "key" ("project_id", "created_at", "id")',
-    'CREATE INDEX "key_by_expires_at" ON "key" ("project_id", coalesce(expires_at, 9007199254740992), "id")',
-    'CREATE INDEX "key_by_last_used_at" ON "key" ("project_id", coalesce(last_used_at, 0), "id")',
+    'CREATE INDEX "key_project_id_expires_order_id" ON "key" ("project_id", "expires_order", "id")',
+    'CREATE INDEX "key_project_id_last_used_order_id" ON "key" ("project_id", "last_used_order", "id")',
     'CREATE UNIQUE INDEX "secret_current" ON "secret" ("key_id") WHERE ("superseded_at" IS NULL)',
     'CREATE INDEX "entry_key_id_id" ON "entry" ("key_id", "id")',
     'CREATE INDEX "entry_project_id_id" ON "entry" ("project_id", "id")',
@@ -107,7 +108,7 @@ def up(migrator, db):  # type: ignore[no-untyped-def]
 
     class Key(Model):
         id = TextField(primary_key=True)
-        project = ForeignKeyField(Project)
+        project = ForeignKeyField(Project, index=False)
         owner = ForeignKeyField(Person, null=True)
         name = TextField()
         name_sort = TextField()
@@ -131,6 +132,12 @@ def up(migrator, db):  # type: ignore[no-untyped-def]
         last_used_at = BigIntegerField(null=True)
         last_used_ip = TextField(null=True)
         requests_total = BigIntegerField(default=0)
+        expires_order = BigIntegerField(
+            constraints=[SQL("generated always as (coalesce(expires_at, 9007199254740992)) stored")]
+        )
+        last_used_order = BigIntegerField(
+            constraints=[SQL("generated always as (coalesce(last_used_at, 0)) stored")]
+        )
 
         class Meta:
             database = db

@@ -1,0 +1,410 @@
+"""The log of requests: pages, filters, usage counts, grouped attempts, countries, retention."""
+
+from typing import Any
+
+import peewee
+import pytest
+
+from console import audit, check, country, db, keys, secret
+from console import clock as time_of_day
+from console.actor import Actor
+from console.errors import Invalid, Unknown
+from console.models import Attempt, Entry, Event, Key, Project, Usage
+from tests.conftest import Clock, MakeKey
+
+
+def ask(text: str, **asked: Any) -> None:
+    check.check(check.Request(**{"secret": text, "request_id": "r", "ip": "192.0.2.1", **asked}))
+
+
+def log(key: Key, by: Actor, limit: int = 50, **filters: str) -> list[str]:
+    shown = audit.page_of_key(key.id, by=by, filters=filters, cursor=None, limit=limit)
+    return [entry.endpoint for entry in shown.rows]
+
+
+def usage(key: Key) -> tuple[int, ...]:
+    return tuple(audit.usage_of(Key.get(Key.id == key.id)).values())
+
+
+# --- pages ----------------------------------------------------------------------------------
+
+
+def test_a_keys_log_shows_the_newest_first_and_pages(make_key: MakeKey, operator: Actor) -> None:
+    key, text = make_key()
+    _, other = make_key(name="other")
+    for number in range(5):
+        ask(text, endpoint=f"/{number}")
+        ask(other, endpoint="/other")
+
+    def page(cursor: str | None) -> Any:
+        return audit.page_of_key(key.id, by=operator, filters={}, cursor=cursor, limit=2)
+
+    first = page(None)
+    ask(text, endpoint="/newer")
+    second = page(first.next_cursor)
+    third = page(second.next_cursor)
+    shown = [[entry.endpoint for entry in one.rows] for one in (first, second, third)]
+    assert shown == [["/4", "/3"], ["/2", "/1"], ["/0"]]
+    assert third.next_cursor is None
+    back = page(second.previous_cursor)
+    assert back.rows == first.rows
+    assert [entry.endpoint for entry in page(back.previous_cursor).rows] == ["/newer"]
+
+
+def test_a_filter_holds_over_pages(make_key: MakeKey, operator: Actor) -> None:
+    key, text = make_key()
+    for number in range(6):
+        ask(text, endpoint=f"/{number}", method="GET" if number % 2 else "POST")
+    filters = {"method": "get"}
+    first = audit.page_of_key(key.id, by=operator, filters=filters, cursor=None, limit=2)
+    second = audit.page_of_key(
+        key.id, by=operator, filters=filters, cursor=first.next_cursor, limit=2
+    )
+    assert [entry.endpoint for entry in first.rows + second.rows] == ["/5", "/3", "/1"]
+
+
+def test_a_projects_log_is_its_own(
+    make_key: MakeKey, operator: Actor, project: Project, other_project: Project
+) -> None:
+    ask(make_key()[1], endpoint="/shop")
+    ask(make_key(project="other")[1], endpoint="/other")
+    page = audit.page_of_project(project.id, by=operator, filters={}, cursor=None, limit=9)
+    assert [entry.endpoint for entry in page.rows] == ["/shop"]
+
+
+def test_a_members_project_log_shows_their_own_keys(
+    make_key: MakeKey, member: Actor, admin: Actor, project: Project
+) -> None:
+    ask(make_key(by=member)[1], endpoint="/own")
+    ask(make_key()[1], endpoint="/others")
+    shown = {
+        actor.name: [
+            entry.endpoint
+            for entry in audit.page_of_project(
+                project.id, by=actor, filters={}, cursor=None, limit=9
+            ).rows
+        ]
+        for actor in (member, admin)
+    }
+    assert shown == {member.name: ["/own"], admin.name: ["/others", "/own"]}
+
+
+def test_a_deleted_keys_entries_stay_in_the_projects_log(
+    make_key: MakeKey, operator: Actor, project: Project
+) -> None:
+    key, text = make_key()
+    ask(text, endpoint="/last")
+    keys.delete(key.id, by=operator)
+    page = audit.page_of_project(project.id, by=operator, filters={}, cursor=None, limit=9)
+    assert [entry.endpoint for entry in page.rows] == ["/last"]
+    with pytest.raises(Unknown):
+        log(key, operator)
+
+
+# --- filters --------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def logged(make_key: MakeKey, clock: Clock, operator: Actor) -> Key:
+    """Five requests, a minute apart: /a and /b allowed, /c 403, /d 429, /e 401."""
+    key, text = make_key(rate_limit={"per_hour": 2})
+    asked: list[dict[str, Any]] = [
+        {"endpoint": "/a", "method": "GET"},
+        {"endpoint": "/b", "method": "post", "ip": "::ffff:8.8.8.8"},
+        {"endpoint": "/c", "method": "GET", "permissions": ("a:b",)},
+        {"endpoint": "/d", "method": "DELETE", "ip": "2001:db8::1"},
+    ]
+    for one in asked:
+        ask(text, **one)
+        clock.move("1m")
+    keys.revoke(key.id, by=operator)
+    ask(text, endpoint="/e", method="", ip=None)
+    return key
+
+
+FILTERS = {
+    "nothing": ({}, "edcba"),
+    "empty": ({"status": "", "method": ""}, "edcba"),
+    "a status": ({"status": "403"}, "c"),
+    "a class": ({"status": "4xx"}, "edc"),
+    "another class": ({"status": "5xx"}, ""),
+    "allowed": ({"status": "allowed"}, "ba"),
+    "denied": ({"status": "denied"}, "edc"),
+    "a method": ({"method": "GET"}, "ca"),
+    "a method in lower case": ({"method": "post"}, "b"),
+    "an address": ({"ip": "192.0.2.1"}, "ca"),
+    "a mapped address": ({"ip": "::ffff:8.8.8.8"}, "b"),
+    "the same address unwrapped": ({"ip": " 8.8.8.8 "}, "b"),
+    "an IPv6 address": ({"ip": "2001:DB8:0:0::1"}, "d"),
+    "since": ({"since": "2026-11-20T10:32:00Z"}, "edc"),
+    "until": ({"until": "2026-11-20T10:32:00Z"}, "ba"),
+    "since and until": (
+        {"since": "2026-11-20T10:31:00Z", "until": "2026-11-20T11:33:00+01:00"}, "cb"
+    ),
+    "several": ({"status": "denied", "method": "GET", "ip": "192.0.2.1"}, "c"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FILTERS)
+def test_each_filter_narrows_the_log(logged: Key, operator: Actor, name: str) -> None:
+    filters, expected = FILTERS[name]
+    assert "".join(log(logged, operator, **filters)).replace("/", "") == expected
+
+
+@pytest.mark.parametrize(
+    "field, text",
+    [
+        ("status", "ok"), ("status", "99"), ("status", "600"), ("status", "6xx"),
+        ("status", "4XX"), ("status", "20٣"), ("ip", "localhost"), ("ip", "10.0.0.0/8"),
+        ("since", "yesterday"), ("since", "2026-11-20"), ("until", "2026-11-20T10:30:00"),
+    ],
+)  # fmt: skip
+def test_a_filter_that_makes_no_sense_is_refused_by_name(
+    make_key: MakeKey, operator: Actor, field: str, text: str
+) -> None:
+    key, _ = make_key()
+    with pytest.raises(Invalid) as refused:
+        log(key, operator, **{field: text})
+    assert list(refused.value.fields) == [field]
+
+
+# --- what is stored -------------------------------------------------------------------------
+
+
+def test_long_and_odd_text_is_kept_within_bounds(make_key: MakeKey) -> None:
+    _, text = make_key()
+    ask(text, endpoint="/" + "é" * 5_000, method="m" * 50, user_agent="\0" + "x" * 5_000)
+    entry = Entry.get()
+    assert (len(entry.endpoint), len(entry.method), len(entry.user_agent)) == (2_000, 20, 500)
+    assert entry.user_agent.startswith("\N{REPLACEMENT CHARACTER}x")
+
+
+def test_the_outcome_takes_the_place_of_the_verdicts_status(
+    make_key: MakeKey, operator: Actor
+) -> None:
+    key, text = make_key()
+    verdict = check.check(check.Request(secret=text, request_id="r", endpoint="/x"))
+    assert verdict.entry_id is not None
+    audit.record_outcome(verdict.entry_id, 404)
+    assert log(key, operator, status="404") == ["/x"]
+
+
+@pytest.mark.parametrize(
+    "ip, stored, code, shown",
+    [
+        ("8.8.8.8", "8.8.8.8", "US", "US"),
+        ("::ffff:8.8.8.8", "8.8.8.8", "US", "US"),
+        ("2001:4860:4860::8888", "2001:4860:4860::8888", "US", "US"),
+        ("10.1.2.3", "10.1.2.3", None, country.PRIVATE),
+        ("::ffff:192.168.0.1", "192.168.0.1", None, country.PRIVATE),
+        ("127.0.0.1", "127.0.0.1", None, country.PRIVATE),
+        ("fe80::1", "fe80::1", None, country.PRIVATE),
+        (None, None, None, country.UNKNOWN),
+    ],
+)
+def test_an_entry_knows_its_country(
+    make_key: MakeKey, ip: str | None, stored: str | None, code: str | None, shown: str
+) -> None:
+    ask(make_key()[1], ip=ip)
+    entry = Entry.get()
+    assert (entry.ip, entry.country, audit.country_of(entry)) == (stored, code, shown)
+
+
+# --- usage ----------------------------------------------------------------------------------
+
+
+def test_usage_counts_today_this_month_and_all(make_key: MakeKey, clock: Clock) -> None:
+    key, text = make_key()
+    clock.instant = time_of_day.parse("2026-11-29T23:59:59Z")
+    ask(text)
+    assert usage(key) == (1, 1, 1)
+    clock.move_ms(999)
+    ask(text)
+    assert usage(key) == (2, 2, 2)
+    clock.move_ms(1)  # midnight
+    assert usage(key) == (0, 2, 2)
+    ask(text)
+    assert usage(key) == (1, 3, 3)
+    clock.instant = time_of_day.parse("2026-11-30T23:59:59.999Z")
+    ask(text)
+    assert usage(key) == (2, 4, 4)
+    clock.move_ms(1)  # December
+    assert usage(key) == (0, 0, 4)
+    ask(text)
+    assert usage(key) == (1, 1, 5)
+    clock.instant = time_of_day.parse("2027-01-01T00:00:00Z")
+    assert usage(key) == (0, 0, 5)
+
+
+def test_usage_counts_refused_requests_too_and_apart(make_key: MakeKey, operator: Actor) -> None:
+    key, text = make_key()
+    ask(text)
+    ask(text, permissions=("a:b",))
+    assert usage(key) == (2, 2, 2)
+    counts = {(row.unit, row.allowed, row.denied) for row in Usage.select()}
+    assert counts == {("hour", 1, 1), ("day", 1, 1)}
+
+
+def test_a_new_key_was_never_used(make_key: MakeKey) -> None:
+    assert usage(make_key()[0]) == (0, 0, 0)
+
+
+# --- attempts -------------------------------------------------------------------------------
+
+
+def groups() -> dict[tuple[str, str], int]:
+    return {(row.ip, row.code): row.count for row in audit.attempts()}
+
+
+def test_attempts_without_a_known_key_are_grouped_and_leave_no_entry(
+    make_key: MakeKey, clock: Clock
+) -> None:
+    for _ in range(3):
+        ask("x")
+        ask(secret.mint("sk", "live"))
+    ask("x", ip="192.0.2.2")
+    ask("x", ip=None)
+    assert groups() == {
+        ("192.0.2.1", "API_KEY_MALFORMED"): 3,
+        ("192.0.2.1", "API_KEY_INVALID"): 3,
+        ("192.0.2.2", "API_KEY_MALFORMED"): 1,
+        (audit.OTHER_ADDRESSES, "API_KEY_MALFORMED"): 1,
+    }
+    assert Entry.select().count() == 0
+
+
+def test_attempts_are_grouped_by_hour_newest_first(make_key: MakeKey, clock: Clock) -> None:
+    ask("x")
+    clock.move("1h")
+    ask("x")
+    ask("x", ip="192.0.2.2")
+    ask("x", ip="192.0.2.2")
+    hours = [(time_of_day.iso(row.hour_at), row.ip, row.count) for row in audit.attempts()]
+    assert hours == [
+        ("2026-11-20T11:00:00Z", "192.0.2.2", 2),
+        ("2026-11-20T11:00:00Z", "192.0.2.1", 1),
+        ("2026-11-20T10:00:00Z", "192.0.2.1", 1),
+    ]
+
+
+def test_guessing_fills_neither_memory_nor_disk(
+    make_key: MakeKey, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(audit, "ATTEMPT_GROUPS_MAX", 5)
+    for number in range(20):
+        ask("x", ip=f"192.0.2.{number}")
+    assert len(audit._attempts) == 6
+    audit.store_attempts()
+    for number in range(20, 40):
+        ask("x", ip=f"192.0.2.{number}")
+    ask("x", ip="192.0.2.0")
+    audit.store_attempts()
+    assert Attempt.select().count() == 6
+    assert groups()["192.0.2.0", "API_KEY_MALFORMED"] in (1, 2)
+    assert sum(groups().values()) == 41
+
+
+def test_a_group_that_is_stored_keeps_counting_when_the_hour_is_full(
+    make_key: MakeKey, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(audit, "ATTEMPT_GROUPS_MAX", 1)
+    for ip in ("192.0.2.1", "192.0.2.1", "192.0.2.2"):
+        ask("x", ip=ip)
+        audit.store_attempts()
+    assert groups() == {
+        ("192.0.2.1", "API_KEY_MALFORMED"): 2,
+        (audit.OTHER_ADDRESSES, "API_KEY_MALFORMED"): 1,
+    }
+
+
+def test_attempts_are_stored_at_most_once_a_second_and_when_asked_for(
+    make_key: MakeKey, clock: Clock
+) -> None:
+    _, text = make_key()
+    clock.move("1h")
+    ask(secret.mint("sk"))
+    ask(secret.mint("sk"))
+    assert [row.count for row in Attempt.select()] == [1]
+    clock.move_ms(1_000)
+    ask(text)
+    assert [row.count for row in Attempt.select()] == [2]
+    ask("x", ip="192.0.2.2")
+    assert sum(groups().values()) == 3
+
+
+def test_a_clock_set_back_does_not_keep_attempts_from_being_stored(
+    make_key: MakeKey, clock: Clock
+) -> None:
+    clock.move("1h")
+    ask(secret.mint("sk"))
+    clock.instant -= time_of_day.DAY
+    ask(secret.mint("sk"))
+    assert Attempt.select().count() == 2
+
+
+def test_attempts_that_could_not_be_stored_are_kept(
+    make_key: MakeKey, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*args: Any) -> None:
+        raise peewee.OperationalError("disk full")
+
+    ask("x")
+    with monkeypatch.context() as broken:
+        broken.setattr(audit, "_store_hour", fails)
+        with pytest.raises(peewee.OperationalError):
+            audit.store_attempts()
+    assert groups() == {("192.0.2.1", "API_KEY_MALFORMED"): 1}
+
+
+def test_attempts_are_forgotten_after_a_week(make_key: MakeKey, clock: Clock) -> None:
+    ask("x")
+    audit.store_attempts()
+    clock.move("8d")
+    audit.store_attempts()
+    assert Attempt.select().count() == 0
+
+
+# --- retention ------------------------------------------------------------------------------
+
+
+def test_prune_deletes_what_is_past_its_time_and_nothing_else(
+    clock: Clock, make_key: MakeKey, operator: Actor
+) -> None:
+    key, text = make_key()
+    ask(text, endpoint="/old")
+    clock.move_ms(1)
+    ask(text, endpoint="/kept")
+    clock.move("90d")
+    assert audit.prune(90) == (1, 0)
+    assert log(key, operator) == ["/kept"]
+    assert usage(key)[2] == 2
+    clock.move("275d")  # a year: the project's event and the key's go too
+    assert audit.prune(90) == (1, 2)
+    assert Event.select().count() == 0
+
+
+def test_prune_goes_in_batches_that_let_checks_through(
+    make_key: MakeKey, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, text = make_key()
+    for _ in range(7):
+        ask(text)
+    clock.move("91d")
+    ask(text, endpoint="/kept")
+    transactions = 0
+    write = db.write
+
+    def counted() -> Any:
+        nonlocal transactions
+        transactions += 1
+        return write()
+
+    monkeypatch.setattr(audit, "PRUNE_BATCH", 3)
+    monkeypatch.setattr(db, "write", counted)
+    assert audit.prune(90) == (7, 0)
+    assert transactions == 3
+    assert [entry.endpoint for entry in Entry.select()] == ["/kept"]
+
+
+def test_prune_on_an_empty_log_does_nothing(project: Project) -> None:
+    assert audit.prune(90) == (0, 0)

@@ -1,0 +1,269 @@
+"""Rate limits and the quota: exact among threads, anchored to the clock, and never stuck."""
+
+from collections import Counter
+from typing import TypeVar
+
+import pytest
+
+from console import check, db, keys, limits
+from console import clock as time_of_day
+from console.actor import Actor
+from console.check import QUOTA_EXCEEDED, RATE_LIMITED, VALID, Request, Verdict
+from console.errors import Invalid
+from console.models import Key, LimitCount
+from tests.conftest import Clock, MakeKey, at_once
+
+T = TypeVar("T")
+
+pytestmark = pytest.mark.usefixtures("clock")
+
+
+def ask(secret: str, cost: int = 1) -> Verdict:
+    return check.check(Request(secret=secret, request_id="req_1", ip="192.0.2.1", cost=cost))
+
+
+def spent(key: Key) -> dict[str, int]:
+    rows = LimitCount.select().where(LimitCount.key_id == key.id)
+    return {row.window: row.spent for row in rows}
+
+
+def remaining(verdict: Verdict) -> dict[str, int]:
+    return {window.name: window.remaining for window in verdict.allowance.windows}
+
+
+@pytest.mark.parametrize(
+    "settings, figures",
+    [
+        ({}, (None, None)),
+        ({"plan": "unlimited"}, (None, None)),
+        ({"plan": "free"}, (100, 1_000)),
+        ({"plan": "professional"}, (500, 10_000)),
+        ({"plan": "enterprise", "rate_limit": {"per_minute": 7}}, (7, None)),
+        ({"rate_limit": {"per_minute": 7, "per_hour": 8}}, (7, 8)),
+    ],
+)
+def test_a_plan_sets_the_limits(
+    make_key: MakeKey, settings: dict[str, object], figures: tuple[int | None, int | None]
+) -> None:
+    assert limits.figures(make_key(**settings)[0]) == figures
+
+
+def test_a_key_without_limits_counts_nothing(make_key: MakeKey) -> None:
+    key, secret = make_key()
+    verdict = ask(secret)
+    assert verdict.allowance.windows == () and verdict.allowance.shown is None
+    assert spent(key) == {}
+
+
+def test_a_call_is_counted_once_in_every_window(make_key: MakeKey) -> None:
+    key, secret = make_key(plan="free", monthly_quota=5)
+    assert remaining(ask(secret)) == {"minute": 99, "hour": 999, "month": 4}
+    assert spent(key) == {"minute": 1, "hour": 1, "month": 1}
+
+
+def test_the_minute_refuses_until_the_clocks_next_minute(make_key: MakeKey, clock: Clock) -> None:
+    key, secret = make_key(rate_limit={"per_minute": 2})
+    clock.move_ms(59_999)  # one millisecond before 10:31
+    assert [ask(secret).code for _ in range(3)] == [VALID, VALID, RATE_LIMITED]
+    clock.move_ms(1)
+    assert [ask(secret).code for _ in range(3)] == [VALID, VALID, RATE_LIMITED]
+
+
+def test_the_hour_refuses_after_the_minute_has_passed(make_key: MakeKey, clock: Clock) -> None:
+    key, secret = make_key(rate_limit={"per_minute": 2, "per_hour": 3})
+    assert [ask(secret).code for _ in range(3)] == [VALID, VALID, RATE_LIMITED]
+    clock.move("1m")
+    assert ask(secret).code == VALID
+    refused = ask(secret)
+    assert refused.code == RATE_LIMITED and refused.allowance.refused is not None
+    assert refused.allowance.refused.name == "hour"
+    clock.move("29m")  # 11:00
+    assert ask(secret).code == VALID
+
+
+def test_a_refused_call_spends_nothing_of_any_window(make_key: MakeKey) -> None:
+    key, secret = make_key(rate_limit={"per_minute": 1, "per_hour": 10}, monthly_quota=10)
+    ask(secret)
+    assert ask(secret).code == RATE_LIMITED
+    assert spent(key) == {"minute": 1, "hour": 1, "month": 1}
+
+
+@pytest.mark.parametrize(
+    "rate_limit, milliseconds, seconds",
+    [
+        ({"per_minute": 1}, 0, 60),
+        ({"per_minute": 1}, 1, 60),
+        ({"per_minute": 1}, 59_000, 1),
+        ({"per_minute": 1}, 59_999, 1),
+        ({"per_hour": 1}, 0, 1800),
+        ({"per_minute": 1, "per_hour": 1}, 0, 1800),
+    ],
+)
+def test_retry_after_is_when_another_try_may_pass(
+    make_key: MakeKey, clock: Clock, rate_limit: dict[str, int], milliseconds: int, seconds: int
+) -> None:
+    _, secret = make_key(rate_limit=rate_limit)
+    clock.move_ms(milliseconds)
+    assert ask(secret).retry_after_seconds is None
+    assert ask(secret).retry_after_seconds == seconds
+    clock.move_ms(seconds * 1000)
+    assert ask(secret).code == VALID
+
+
+def test_headers_speak_of_the_hour_or_of_the_window_that_refused(make_key: MakeKey) -> None:
+    _, secret = make_key(rate_limit={"per_minute": 1, "per_hour": 9}, monthly_quota=50)
+    shown = [ask(secret).allowance.shown for _ in range(2)]
+    assert [window and window.name for window in shown] == ["hour", "minute"]
+
+
+def test_the_quota_holds_for_the_calendar_month(make_key: MakeKey, clock: Clock) -> None:
+    _, secret = make_key(monthly_quota=1)
+    assert [ask(secret).code for _ in range(2)] == [VALID, QUOTA_EXCEEDED]
+    refused = ask(secret)
+    end = time_of_day.parse("2026-12-01T00:00:00Z")
+    assert refused.retry_after_seconds == (end - clock.now()) // 1000
+    clock.instant = end - 1
+    assert ask(secret).code == QUOTA_EXCEEDED
+    clock.instant = end
+    assert ask(secret).code == VALID
+
+
+def test_test_keys_are_outside_the_quota(make_key: MakeKey) -> None:
+    key, secret = make_key(environment="test", monthly_quota=1)
+    assert [ask(secret).code for _ in range(3)] == [VALID] * 3
+    assert spent(key) == {}
+
+
+def test_the_rate_limit_is_told_before_the_quota(make_key: MakeKey) -> None:
+    _, secret = make_key(rate_limit={"per_minute": 1}, monthly_quota=1)
+    ask(secret)
+    assert ask(secret).code == RATE_LIMITED
+
+
+def test_a_cost_is_taken_whole_or_not_at_all(make_key: MakeKey) -> None:
+    key, secret = make_key(rate_limit={"per_minute": 10})
+    assert ask(secret, cost=8).code == VALID
+    assert ask(secret, cost=3).code == RATE_LIMITED
+    assert spent(key) == {"minute": 8}
+    assert ask(secret, cost=2).code == VALID
+
+
+def test_what_costs_nothing_always_passes(make_key: MakeKey, operator: Actor) -> None:
+    key, secret = make_key(rate_limit={"per_minute": 5})
+    ask(secret, cost=5)
+    assert ask(secret, cost=0).code == VALID
+    keys.edit(key.id, {"rate_limit": {"per_minute": 2}}, by=operator)
+    verdict = ask(secret, cost=0)
+    assert (verdict.code, remaining(verdict)) == (VALID, {"minute": 0})
+    assert ask(secret).code == RATE_LIMITED
+    assert spent(key) == {"minute": 5}
+
+
+def test_a_lowered_limit_does_not_hide_why_a_key_is_refused(
+    make_key: MakeKey, operator: Actor
+) -> None:
+    key, secret = make_key(rate_limit={"per_minute": 5})
+    ask(secret, cost=5)
+    keys.edit(key.id, {"rate_limit": {"per_minute": 2}, "status": "revoked"}, by=operator)
+    assert ask(secret).code == check.REVOKED_KEY
+
+
+def test_raising_a_limit_holds_at_once(make_key: MakeKey, operator: Actor) -> None:
+    key, secret = make_key(rate_limit={"per_minute": 1})
+    assert [ask(secret).code for _ in range(2)] == [VALID, RATE_LIMITED]
+    keys.edit(key.id, {"rate_limit": {"per_minute": 2}}, by=operator)
+    assert [ask(secret).code for _ in range(2)] == [VALID, RATE_LIMITED]
+
+
+def test_rotating_does_not_refill_a_limit(make_key: MakeKey, operator: Actor) -> None:
+    key, secret = make_key(rate_limit={"per_minute": 1})
+    ask(secret)
+    _, newer, _ = keys.rotate(key.id, {}, by=operator)
+    assert ask(newer).code == RATE_LIMITED
+
+
+@pytest.mark.parametrize(
+    "settings, refusal",
+    [
+        ({"rate_limit": {"per_minute": 10}}, RATE_LIMITED),
+        ({"rate_limit": {"per_minute": 50, "per_hour": 10}}, RATE_LIMITED),
+        ({"monthly_quota": 10}, QUOTA_EXCEEDED),
+    ],
+)
+def test_64_parallel_calls_never_exceed(
+    make_key: MakeKey, settings: dict[str, object], refusal: str
+) -> None:
+    key, secret = make_key(**settings)
+    codes = Counter(answer.code for answer in at_once(64, lambda _: ask(secret)))
+    assert codes == {VALID: 10, refusal: 54}
+    assert set(spent(key).values()) == {10}
+
+
+def test_a_call_that_waited_counts_in_the_window_in_which_it_is_counted(
+    make_key: MakeKey, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else it would start the count of an earlier window, and the next call a full one again."""
+    key, secret = make_key(rate_limit={"per_minute": 1})
+    clock.move_ms(59_999)
+    hold, codes = db.hold, []
+
+    def overtaken(model: type[Key], row_id: str) -> None:
+        monkeypatch.setattr(db, "hold", hold)
+        clock.move_ms(1)
+        codes.append(ask(secret).code)
+        hold(model, row_id)
+
+    monkeypatch.setattr(db, "hold", overtaken)
+    codes.append(ask(secret).code)
+    codes.append(ask(secret).code)
+    assert codes == [VALID, RATE_LIMITED, RATE_LIMITED]
+
+
+@pytest.mark.parametrize(
+    "milliseconds", [1, time_of_day.MINUTE, time_of_day.HOUR, time_of_day.DAY, 90 * time_of_day.DAY]
+)
+def test_a_clock_set_back_blocks_no_longer_than_a_window(
+    make_key: MakeKey, clock: Clock, milliseconds: int
+) -> None:
+    _, secret = make_key(rate_limit={"per_minute": 1, "per_hour": 5}, monthly_quota=50)
+    assert [ask(secret).code for _ in range(2)] == [VALID, RATE_LIMITED]
+    clock.move_ms(-milliseconds)
+    codes = []
+    for _ in range(7):
+        clock.move_ms(10_000)
+        codes.append(ask(secret).code)
+    assert VALID in codes
+
+
+def test_counters_outlive_the_process(make_key: MakeKey) -> None:
+    _, secret = make_key(rate_limit={"per_minute": 1})
+    ask(secret)
+    db.close()
+    assert ask(secret).code == RATE_LIMITED
+
+
+@pytest.mark.parametrize(
+    "settings, field",
+    [
+        ({"plan": "gold"}, "plan"),
+        ({"plan": "enterprise"}, "rate_limit"),
+        ({"plan": "enterprise", "rate_limit": {}}, "rate_limit"),
+        ({"plan": "free", "rate_limit": {"per_minute": 1}}, "rate_limit"),
+        ({"plan": "unlimited", "rate_limit": {"per_minute": 1}}, "rate_limit"),
+        ({"rate_limit": {"per_minute": 0}}, "rate_limit.per_minute"),
+        ({"rate_limit": {"per_hour": -1}}, "rate_limit.per_hour"),
+        ({"rate_limit": {"per_hour": 1_000_000_001}}, "rate_limit.per_hour"),
+        ({"rate_limit": {"per_hour": 1.5}}, "rate_limit.per_hour"),
+        ({"rate_limit": {"per_hour": True}}, "rate_limit.per_hour"),
+        ({"rate_limit": {"per_day": 1}}, "rate_limit.per_day"),
+        ({"rate_limit": "free"}, "rate_limit"),
+        ({"monthly_quota": 0}, "monthly_quota"),
+        ({"monthly_quota": "9"}, "monthly_quota"),
+    ],
+)
+def test_limits_that_make_no_sense_are_refused_by_name(
+    make_key: MakeKey, settings: dict[str, object], field: str
+) -> None:
+    with pytest.raises(Invalid) as refused:
+        make_key(**settings)
+    assert list(refused.value.fields) == [field]

@@ -188,11 +188,6 @@ def usage_of(key: Key) -> dict[str, int]:
     }
 
 
-def country_of(entry: Entry) -> str:
-    """The entry's country for people: a code, `Private network` or `Unknown`."""
-    return entry.country or (country.PRIVATE if country.is_private(entry.ip) else country.UNKNOWN)
-
-
 def as_dict(entry: Entry) -> dict[str, Any]:
     """The entry object of the API."""
     return {

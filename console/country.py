@@ -5,6 +5,7 @@ from pathlib import Path
 
 import iptocc
 import maxminddb
+from iso3166 import countries
 
 from config import ConfigError
 
@@ -52,3 +53,11 @@ def _code_in(record: object) -> str | None:
 
 def is_private(address: str | None) -> bool:
     return address is not None and not ip_address(address).is_global
+
+
+def words_for(code: str | None, address: str | None) -> str:
+    """For people: the country's name, or `Private network` or `Unknown` where there is none."""
+    if code is None:
+        return PRIVATE if is_private(address) else UNKNOWN
+    known = countries.get(code, None)
+    return known.name if known else code

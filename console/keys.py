@@ -222,6 +222,8 @@ def names_of(key_ids: set[str]) -> dict[str, str]:
 
 def grace_of(key: Key) -> int | None:
     """When the old secret stops working, while there is one that still does."""
+    if key.rotated_at is None:
+        return None
     now = clock.now()
     previous = (
         Secret.select(Secret.works_until)

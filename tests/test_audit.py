@@ -192,9 +192,9 @@ def test_the_outcome_takes_the_place_of_the_verdicts_status(
 @pytest.mark.parametrize(
     "ip, stored, code, shown",
     [
-        ("8.8.8.8", "8.8.8.8", "US", "US"),
-        ("::ffff:8.8.8.8", "8.8.8.8", "US", "US"),
-        ("2001:4860:4860::8888", "2001:4860:4860::8888", "US", "US"),
+        ("8.8.8.8", "8.8.8.8", "US", "United States of America"),
+        ("::ffff:8.8.8.8", "8.8.8.8", "US", "United States of America"),
+        ("2001:4860:4860::8888", "2001:4860:4860::8888", "US", "United States of America"),
         ("10.1.2.3", "10.1.2.3", None, country.PRIVATE),
         ("::ffff:192.168.0.1", "192.168.0.1", None, country.PRIVATE),
         ("127.0.0.1", "127.0.0.1", None, country.PRIVATE),
@@ -207,7 +207,8 @@ def test_an_entry_knows_its_country(
 ) -> None:
     ask(make_key()[1], ip=ip)
     entry = Entry.get()
-    assert (entry.ip, entry.country, audit.country_of(entry)) == (stored, code, shown)
+    assert (entry.ip, entry.country) == (stored, code)
+    assert country.words_for(entry.country, entry.ip) == shown
 
 
 # --- usage ----------------------------------------------------------------------------------

@@ -160,6 +160,8 @@ def _as_refused(error: Exception) -> Refused:
         )
     if isinstance(error, HTTPException):
         return api.from_http_exception(error)
+    if isinstance(error, peewee.DataError):
+        return Refused("The address or the form holds a character that cannot be stored.")
     if isinstance(error, peewee.OperationalError | peewee.InterfaceError):
         current_app.logger.exception("request %s: the database failed", g.request_id)
         return Unavailable("The database cannot be used at the moment.", retry_after_seconds=1)

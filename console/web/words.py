@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from flask import Flask
-from iso3166 import countries
 
 from console import clock, country, keys, limits
 from console.check import CODES
@@ -13,7 +12,6 @@ from console.models import ACTIVE, EXPIRED, REVOKED, TEST, Entry, Key
 
 SOON = 7 * DAY
 DATED = 30 * DAY
-PRIVATE_NETWORK = "Private network"
 REGIONAL_INDICATOR_A = 0x1F1E6
 
 EVENT_WORDS = {
@@ -44,7 +42,7 @@ def register(app: Flask) -> None:
     app.jinja_env.globals.update(
         state_of=state_of,
         grace_of=keys.grace_of,
-        country_of=country_of,
+        country_words=country.words_for,
         expires_soon=expires_soon,
         reason_of=reason_of,
         rate_words=rate_words,
@@ -109,14 +107,6 @@ def state_of(key: Key) -> list[tuple[str, str]]:
         EXPIRED: ("quiet", "Expired"),
     }[key.status_at(clock.now())]
     return [state, ("tag", "Test")] if key.environment == TEST else [state]
-
-
-def country_of(entry: Entry) -> str:
-    """The country's name; `Private network` or `Unknown` where there is none."""
-    if entry.country is None:
-        return PRIVATE_NETWORK if country.is_private(entry.ip) else "Unknown"
-    known = countries.get(entry.country, None)
-    return known.name if known else entry.country
 
 
 def reason_of(entry: Entry) -> str:

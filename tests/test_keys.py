@@ -726,7 +726,7 @@ def test_with_grace_the_old_secret_works_until_exactly_then(
     make_key: MakeKey, operator: Actor, clock: Clock
 ) -> None:
     key, old = make_key()
-    _, new, ends_at = keys.rotate(key.id, {"grace_period": "24h"}, by=operator)
+    key, new, ends_at = keys.rotate(key.id, {"grace_period": "24h"}, by=operator)
     assert ends_at == keys.grace_of(key) == clock.now() + 24 * 3_600_000
     assert (ask(old), ask(new)) == (VALID, VALID)
     clock.instant = ends_at - 1
@@ -778,7 +778,7 @@ def test_rotating_at_once_within_a_grace_ends_that_too(
 ) -> None:
     key, first = make_key()
     keys.rotate(key.id, {"grace_period": "7d"}, by=operator)
-    _, third, _ = keys.rotate(key.id, {}, by=operator)
+    key, third, _ = keys.rotate(key.id, {}, by=operator)
     assert (ask(first), ask(third)) == (SUPERSEDED, VALID)
     assert keys.grace_of(key) is None
 

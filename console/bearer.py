@@ -48,7 +48,8 @@ def caller(
             request_id=request_id,
             ip=ip,
             method=environ["REQUEST_METHOD"],
-            endpoint=environ.get("PATH_INFO", ""),
+            # WSGI hands UTF-8 on as Latin-1 (PEP 3333).
+            endpoint=environ.get("PATH_INFO", "").encode("latin-1").decode("utf-8", "replace"),
             user_agent=environ.get("HTTP_USER_AGENT", ""),
             permissions=needs,
             cost=cost,

@@ -11,12 +11,24 @@ import peewee
 
 import config as settings
 from config import Config, ConfigError
-from console import actor, audit, create_app, db, doctor, keys, people, projects, server, start
+from console import (
+    actor,
+    audit,
+    clock,
+    create_app,
+    db,
+    doctor,
+    keys,
+    people,
+    projects,
+    server,
+    start,
+)
 from console.errors import Refused
 from console.models import Key
 from console.paging import LIMIT_MAX
 
-FAILED, MISCONFIGURED = 1, 2
+FAILED, MISCONFIGURED, INTERRUPTED = 1, 2, 130
 
 
 def main() -> None:
@@ -27,22 +39,29 @@ def main() -> None:
     try:
         cli(standalone_mode=False)
     except click.exceptions.Abort:
-        sys.exit(130)
-    except click.ClickException as error:
+        sys.exit(INTERRUPTED)
+    except click.exceptions.NoArgsIsHelpError as error:
         error.show()
         sys.exit(error.exit_code)
-    except ConfigError as error:
-        _fail(str(error), MISCONFIGURED)
-    except db.NewerSchema as error:
+    except click.UsageError as error:
+        command = error.ctx.command_path if error.ctx else "latchkey"
+        _fail(f"{error.format_message()} See {command} --help", error.exit_code)
+    except click.ClickException as error:
+        _fail(error.format_message(), error.exit_code)
+    except (ConfigError, db.NewerSchema) as error:
         _fail(str(error), MISCONFIGURED)
     except Refused as error:
         _fail(error.message, FAILED)
-    except (peewee.OperationalError, peewee.DatabaseError) as error:
+    except peewee.PeeweeException as error:
         _fail(f"the database cannot be used: {error}", FAILED)
+    except UnicodeError:
+        _fail("what was given is not text in UTF-8", FAILED)
 
 
 def _fail(message: str, code: int) -> NoReturn:
-    click.echo(f"latchkey: {message}", err=True)
+    """One line, whatever was typed: nothing in it may move the cursor or colour the screen."""
+    line = "".join(c if c.isprintable() else " " for c in message)
+    click.echo(f"latchkey: {' '.join(line.split())}", err=True)
     sys.exit(code)
 
 
@@ -68,8 +87,7 @@ def serve(host: str | None, port: int | None) -> None:
             click.echo(f"Become the owner: {config.base_url}/setup?token={token}")
         sys.stdout.flush()
 
-    server.serve(app, config.host, config.port, announce)
-    audit.store_attempts()
+    server.serve(app, config.host, config.port, on_start=announce, on_stop=audit.store_attempts)
 
 
 @cli.command()
@@ -85,12 +103,14 @@ def migrate() -> None:
 @click.option("--password-stdin", is_flag=True, help="read the password from standard input")
 def create_admin(email: str, name: str | None, password_stdin: bool) -> None:
     """Add an owner: the first, or a further one."""
+    if not password_stdin and not sys.stdin.isatty():
+        raise click.UsageError("Nobody is there to type a password: add --password-stdin.")
     start(_config())
     if password_stdin:
         password = sys.stdin.readline().rstrip("\r\n")
     else:
         password = click.prompt("Password", hide_input=True, confirmation_prompt=True)
-    fields = {"email": email, "password": password, **({"name": name} if name else {})}
+    fields = _given(email=email, name=name, password=password)
     person = people.create_owner(fields, by=actor.command_line())
     click.echo(f"{person.email} is an owner.")
 
@@ -106,8 +126,7 @@ def create_project(
 ) -> None:
     """Add a project."""
     start(_config())
-    given = {"slug": slug, "name": name, "prefix": prefix, "key_format": key_format}
-    fields: dict[str, Any] = {field: value for field, value in given.items() if value is not None}
+    fields = _given(slug=slug, name=name, prefix=prefix, key_format=key_format)
     if no_environment:
         fields["shows_environment"] = False
     project = projects.create(fields, by=actor.command_line())
@@ -131,9 +150,12 @@ def create_key(
 ) -> None:
     """Make a key; prints its secret, which is not shown again."""
     start(_config())
-    fields: dict[str, Any] = {"project": project, "name": name, "permissions": list(permissions)}
-    fields.update(
-        {k: v for k, v in (("environment", environment), ("expires_in", expires_in)) if v}
+    fields = _given(
+        project=project,
+        name=name,
+        permissions=list(permissions),
+        environment=environment,
+        expires_in=expires_in,
     )
     key, secret = keys.create(fields, by=actor.command_line())
     _print_secret(key, secret, as_json)
@@ -182,8 +204,8 @@ def revoke_key(key_id: str) -> None:
 def rotate_key(key_id: str, grace: str | None, as_json: bool) -> None:
     """Give a key a new secret; prints it, once."""
     start(_config())
-    key, secret, _ = keys.rotate(key_id, {"grace_period": grace}, by=actor.command_line())
-    _print_secret(key, secret, as_json)
+    key, secret, ends_at = keys.rotate(key_id, _given(grace_period=grace), by=actor.command_line())
+    _print_secret(key, secret, as_json, previous_secret_expires_at=clock.iso(ends_at))
 
 
 @cli.command("delete-key")
@@ -215,10 +237,20 @@ def run_doctor() -> None:
     sys.exit(FAILED if findings else 0)
 
 
-def _print_secret(key: Key, secret: str, as_json: bool) -> None:
-    click.echo(json.dumps({**keys.as_dict(key), "key": secret}, indent=2) if as_json else secret)
+def _given(**fields: Any) -> dict[str, Any]:
+    """What was typed, an empty text too: `--expires-in ""` is a mistake, not a key for ever."""
+    return {name: value for name, value in fields.items() if value is not None}
+
+
+def _print_secret(key: Key, secret: str, as_json: bool, **more: Any) -> None:
+    facts = {**keys.as_dict(key), "key": secret, **more}
+    click.echo(json.dumps(facts, indent=2) if as_json else secret)
 
 
 def _config(**overrides: str | None) -> Config:
-    given = {f"LATCHKEY_{name}": value for name, value in overrides.items() if value is not None}
-    return settings.load({**os.environ, **given})
+    """The settings, where an option of the command line outdoes the environment's."""
+    environ = dict(os.environ)
+    for name, value in _given(**overrides).items():
+        environ.pop(f"{settings.PREFIX}{name}_FILE", None)
+        environ[settings.PREFIX + name] = value
+    return settings.load(environ)

@@ -95,6 +95,11 @@ class RateLimit(Fields):
     per_hour: Count | None = None
 
 
+def _figures(rate_limit: RateLimit | None) -> RateLimit | None:
+    """No figure at all is no limit."""
+    return rate_limit if rate_limit and (rate_limit.per_minute or rate_limit.per_hour) else None
+
+
 class KeySettings(Fields):
     """The fields that a key is created with and that an edit may change."""
 
@@ -106,7 +111,7 @@ class KeySettings(Fields):
     expires_in: Duration | None = None
     expires_at: Annotated[str, AfterValidator(_instant)] | None = None
     plan: Annotated[str, AfterValidator(_plan)] | None = None
-    rate_limit: RateLimit | None = None
+    rate_limit: Annotated[RateLimit | None, AfterValidator(_figures)] = None
     monthly_quota: Count | None = None
     auto_renew: Annotated[bool, AfterValidator(_renewal)] = False
     external_id: Annotated[str, AfterValidator(_external_id)] | None = None
@@ -180,10 +185,11 @@ def plan_columns(settings: KeySettings, key: Key | None = None) -> dict[str, Any
         if key and figures and (figures.per_minute, figures.per_hour) == limits.figures(key):
             return {}
     if not settings.sent("rate_limit") and key is not None:
-        figures = RateLimit(per_minute=key.limit_per_minute, per_hour=key.limit_per_hour)
+        own = RateLimit(per_minute=key.limit_per_minute, per_hour=key.limit_per_hour)
+        figures = _figures(own)
     plan = settings.plan or (limits.ENTERPRISE if figures else limits.UNLIMITED)
     if plan == limits.ENTERPRISE:
-        if figures is None or (figures.per_minute is None and figures.per_hour is None):
+        if figures is None:
             raise Invalid({"rate_limit": "the plan enterprise needs per_minute or per_hour"})
         return _columns(plan, figures)
     given = (figures.per_minute, figures.per_hour) if figures else None

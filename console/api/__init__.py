@@ -1,13 +1,16 @@
 """The scripts' door: /api/v1, JSON, Bearer only. Never reads the browser's session."""
 
+from collections.abc import Callable
 from typing import Any
 
+import peewee
 from flask import Blueprint, Response, current_app, g, request
 from werkzeug.exceptions import HTTPException
 
-from console import audit, bearer, wire
+from console import audit, bearer, paging, wire
 from console.bearer import Caller
-from console.errors import BY_STATUS, Refused
+from console.errors import BY_STATUS, Invalid, Refused
+from console.paging import Page
 
 blueprint = Blueprint("api", __name__, url_prefix="/api/v1")
 
@@ -15,6 +18,7 @@ blueprint = Blueprint("api", __name__, url_prefix="/api/v1")
 OPEN_ENDPOINTS = ("api.create_access_token",)
 # Calls that spend nothing of the key's limits.
 FREE_ENDPOINTS = ("api.rate_limit",)
+PAGE_FIELDS = ("limit", "cursor")
 
 
 @blueprint.before_request
@@ -32,9 +36,17 @@ def _log_outcome(response: Response) -> Response:
     verdict = caller().verdict if "caller" in g else None
     if verdict is not None and verdict.entry_id is not None:
         if response.status_code != verdict.status:
-            audit.record_outcome(verdict.entry_id, response.status_code)
+            _record_outcome(verdict.entry_id, response.status_code)
         response.headers.extend(wire.rate_headers(verdict.allowance, verdict.at))
     return response
+
+
+def _record_outcome(entry_id: int, status: int) -> None:
+    """The entry itself is safe; an answer that may carry a secret is not lost over its status."""
+    try:
+        audit.record_outcome(entry_id, status)
+    except peewee.PeeweeException:
+        current_app.logger.exception("entry %s keeps the status of its check", entry_id)
 
 
 def caller() -> Caller:
@@ -45,6 +57,29 @@ def caller() -> Caller:
 
 def body() -> Any:
     return wire.read_json_body(request.environ)
+
+
+def query(*allowed: str) -> dict[str, str]:
+    """The query's fields that carry something; one that is not known is refused by name."""
+    for name, value in request.args.items():
+        if name not in allowed:
+            raise Invalid({name: f"is not a field here; the fields are {', '.join(allowed)}"})
+        if "\0" in value:
+            raise Invalid({name: "must not contain U+0000: no database stores it"})
+    return {name: value for name, value in request.args.items() if value}
+
+
+def page_of(given: dict[str, str]) -> tuple[str | None, int]:
+    """Takes `cursor` and `limit` out of what `query` gave. Raises Invalid."""
+    limit = given.pop("limit", str(paging.LIMIT_DEFAULT))
+    if not limit.isascii() or not limit.isdigit() or len(limit) > 4:
+        raise Invalid({"limit": f"must be a whole number from 1 to {paging.LIMIT_MAX}"})
+    return given.pop("cursor", None), int(limit)
+
+
+def listed(page: Page[Any], as_dict: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
+    """A page as lists are answered."""
+    return {"data": [as_dict(row) for row in page.rows], "next_cursor": page.next_cursor}
 
 
 def answer(content: Any, status: int = 200, **headers: str) -> Response:
@@ -64,10 +99,11 @@ def refuse(refused: Refused) -> Response:
 def from_http_exception(error: HTTPException) -> Refused:
     """Flask's own refusals (no such address, wrong method) as ours."""
     status = error.code or 500
-    refused = BY_STATUS.get(status, Refused)(error.description or "")
+    words = {404: "There is nothing at this address.", 405: "Allow names what is possible here."}
+    refused = BY_STATUS.get(status, Refused)(words.get(status) or error.description or "")
     refused.status = status
     refused.allow = tuple(sorted(getattr(error, "valid_methods", None) or ()))
     return refused
 
 
-from console.api import access, keys  # noqa: E402, F401  (the routes register themselves)
+from console.api import access, audit_log, keys  # noqa: E402, F401  (the routes register themselves)

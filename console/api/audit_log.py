@@ -1,0 +1,25 @@
+"""The audit log in JSON: one key's, and a project's."""
+
+from flask import Response
+
+from console import audit, projects
+from console.api import PAGE_FIELDS, answer, blueprint, caller, listed, page_of, query
+
+
+@blueprint.get("/api-keys/<key_id>/audit-log")
+def read_key_audit_log(key_id: str) -> Response:
+    given = query(*audit.FILTERS, *PAGE_FIELDS)
+    cursor, limit = page_of(given)
+    page = audit.page_of_key(key_id, by=caller().actor, filters=given, cursor=cursor, limit=limit)
+    return answer(listed(page, audit.as_dict))
+
+
+@blueprint.get("/audit-log")
+def read_project_audit_log() -> Response:
+    given = query("project", *audit.FILTERS, *PAGE_FIELDS)
+    cursor, limit = page_of(given)
+    project = projects.to_act_in(given.pop("project", None), by=caller().actor)
+    page = audit.page_of_project(
+        project.id, by=caller().actor, filters=given, cursor=cursor, limit=limit
+    )
+    return answer(listed(page, audit.as_dict))

@@ -27,6 +27,7 @@ ENDPOINT_MAX_LENGTH = 2_000
 USER_AGENT_MAX_LENGTH = 500
 ATTEMPT_GROUPS_MAX = 1_000
 OTHER_ADDRESSES = "other addresses"
+NO_ADDRESS = "no address"
 ATTEMPT_RETENTION = 7 * clock.DAY
 EVENT_RETENTION_DAYS = 365
 PRUNE_BATCH = 1_000
@@ -218,7 +219,7 @@ def count_attempt(code: str, ip: str | None, now: int) -> None:
     """Counts a check that met no known key, in memory, by address, kind and hour; bounded both
     here and on disk, so that guessing fills neither."""
     with _attempts_lock:
-        _add_attempts((clock.start_of("hour", now), ip or OTHER_ADDRESSES, code), 1)
+        _add_attempts((clock.start_of("hour", now), ip or NO_ADDRESS, code), 1)
 
 
 def _add_attempts(group: tuple[int, str, str], count: int) -> None:

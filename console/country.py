@@ -9,6 +9,13 @@ from iso3166 import countries
 
 from config import ConfigError
 
+# Where ISO 3166's own name is not the one in everyday use.
+SHORT_NAMES = {
+    "BO": "Bolivia", "CD": "DR Congo", "FM": "Micronesia", "GB": "United Kingdom", "IR": "Iran",
+    "KP": "North Korea", "KR": "South Korea", "LA": "Laos", "MD": "Moldova", "PS": "Palestine",
+    "TW": "Taiwan", "TZ": "Tanzania", "US": "United States", "VE": "Venezuela",
+    "VG": "British Virgin Islands", "VI": "U.S. Virgin Islands",
+}  # fmt: skip
 PRIVATE = "Private network"
 UNKNOWN = "Unknown"
 
@@ -60,4 +67,4 @@ def words_for(code: str | None, address: str | None) -> str:
     if code is None:
         return PRIVATE if is_private(address) else UNKNOWN
     known = countries.get(code, None)
-    return known.name if known else code
+    return SHORT_NAMES.get(code) or (known.name if known else code)

@@ -192,9 +192,9 @@ def test_the_outcome_takes_the_place_of_the_verdicts_status(
 @pytest.mark.parametrize(
     "ip, stored, code, shown",
     [
-        ("8.8.8.8", "8.8.8.8", "US", "United States of America"),
-        ("::ffff:8.8.8.8", "8.8.8.8", "US", "United States of America"),
-        ("2001:4860:4860::8888", "2001:4860:4860::8888", "US", "United States of America"),
+        ("8.8.8.8", "8.8.8.8", "US", "United States"),
+        ("::ffff:8.8.8.8", "8.8.8.8", "US", "United States"),
+        ("2001:4860:4860::8888", "2001:4860:4860::8888", "US", "United States"),
         ("10.1.2.3", "10.1.2.3", None, country.PRIVATE),
         ("::ffff:192.168.0.1", "192.168.0.1", None, country.PRIVATE),
         ("127.0.0.1", "127.0.0.1", None, country.PRIVATE),
@@ -269,7 +269,7 @@ def test_attempts_without_a_known_key_are_grouped_and_leave_no_entry(
         ("192.0.2.1", "API_KEY_MALFORMED"): 3,
         ("192.0.2.1", "API_KEY_INVALID"): 3,
         ("192.0.2.2", "API_KEY_MALFORMED"): 1,
-        (audit.OTHER_ADDRESSES, "API_KEY_MALFORMED"): 1,
+        (audit.NO_ADDRESS, "API_KEY_MALFORMED"): 1,
     }
     assert Entry.select().count() == 0
 

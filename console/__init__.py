@@ -7,6 +7,7 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 
+import peewee
 from flask import Flask
 
 import config as settings
@@ -50,8 +51,14 @@ def start(config: Config) -> Config:
             f"LATCHKEY_DATA_DIR={str(config.data_dir)!r} cannot be used: {error.strerror}; "
             f"it must be a directory that user {os.getuid()} may write to"
         ) from None
-    db.open_database(config.database_url, synchronous=config.synchronous)
-    db.migrate(config.data_dir / LOCK_FILE)
+    try:
+        db.open_database(config.database_url, synchronous=config.synchronous)
+        db.migrate(config.data_dir / LOCK_FILE)
+    except (peewee.OperationalError, OSError) as error:
+        raise ConfigError(
+            f"the database cannot be opened: {error}; "
+            f"user {os.getuid()} must be able to write {config.data_dir} and what is in it"
+        ) from None
     projects.use_key_limit(config.key_limit)
     country.use_database(config.geoip_database)
     return config

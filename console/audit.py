@@ -13,6 +13,7 @@ from typing import Any
 import peewee
 
 from console import addresses, clock, country, db, paging
+from console import secret as secrets_of
 from console.actor import Actor
 from console.errors import Invalid
 from console.keys import key_to_audit
@@ -75,8 +76,9 @@ def record(key: Key, secret: Secret, call: Call, *, code: str, status: int, at: 
 
 
 def _kept(text: str, length: int) -> str:
-    """What the log keeps of a client's text. PostgreSQL refuses NUL, which a path may carry."""
-    return text[:length].replace("\0", "\N{REPLACEMENT CHARACTER}")
+    """What the log keeps of a client's text: no secret, wherever one was written; and no NUL, which
+    PostgreSQL refuses."""
+    return secrets_of.masked(text)[:length].replace("\0", "\N{REPLACEMENT CHARACTER}")
 
 
 def _count(key: Key, *, allowed: bool, at: int) -> None:

@@ -92,6 +92,11 @@ def _instant_of(moment: datetime) -> int:
     return instant
 
 
+def down_to_second(instant: int) -> int:
+    """The instant, rounded down to a whole second, as it is shown."""
+    return instant - instant % SECOND
+
+
 def up_to_second(instant: int) -> int:
     """The instant, rounded up to a whole second, so that what is shown is exactly what holds."""
     return -(-instant // SECOND) * SECOND

@@ -4,6 +4,7 @@ SQLite in WAL by default, PostgreSQL by URL; the models are the same on both.
 """
 
 import fcntl
+import secrets
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -23,6 +24,7 @@ R = TypeVar("R")
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 BUSY_TIMEOUT_SECONDS = 5
+SHORT_WAIT_SECONDS = 0.05
 BUSY_RETRY_SECONDS = 0.02
 MIGRATION_LOCK = 0x1A7C4  # an advisory lock's number on PostgreSQL; any constant of ours
 WAL_SIZE_LIMIT = 64 * 1024 * 1024
@@ -148,13 +150,28 @@ def write() -> Iterator[None]:
         with handle.atomic():
             yield
         return
+    began = time.monotonic()
     if not _writer.acquire(timeout=BUSY_TIMEOUT_SECONDS):
         raise peewee.OperationalError("another writer holds the database")
     try:
-        with handle.atomic():
+        with _waiting_at_most(BUSY_TIMEOUT_SECONDS - (time.monotonic() - began)), handle.atomic():
             yield
     finally:
         _writer.release()
+
+
+@contextmanager
+def _waiting_at_most(seconds: float) -> Iterator[None]:
+    """Whoever queued for long waits for the file only as long as is left of the same time."""
+    shortened = seconds < BUSY_TIMEOUT_SECONDS - SHORT_WAIT_SECONDS and not handle.in_transaction()
+    if not shortened:
+        yield
+        return
+    handle.execute_sql(f"pragma busy_timeout = {max(1, int(seconds * 1000))}")
+    try:
+        yield
+    finally:
+        handle.execute_sql(f"pragma busy_timeout = {BUSY_TIMEOUT_SECONDS * 1000}")
 
 
 def transaction(function: Callable[P, R]) -> Callable[P, R]:
@@ -169,9 +186,11 @@ def transaction(function: Callable[P, R]) -> Callable[P, R]:
 
 
 def probe_write() -> None:
-    """Raises peewee.PeeweeException where a write would fail now; changes nothing."""
+    """Writes and takes back; raises peewee.PeeweeException where that fails."""
     with write():
-        handle.execute_sql("update link set kind = kind where 1 = 0")
+        handle.execute_sql(f"insert into link values ('{secrets.token_hex()}', 'probe', 0, 0)")
+    with write():
+        handle.execute_sql("delete from link where kind = 'probe'")
 
 
 def hold(model: type[Model], row_id: str) -> None:

@@ -16,6 +16,8 @@ from console.errors import Invalid
 NAME_MAX_LENGTH = 100
 TEXT_MAX_LENGTH = 1_000
 EMAIL_MAX_LENGTH = 254
+COMPOSED_FROM_AT_MOST = 4
+FIELDS_SHOWN_MAX = 20
 # Control, format (bidi and zero-width among them), surrogate, private, unassigned, line breaks.
 EMAIL = re.compile(r"[^@\s]+@[^@\s.]+(?:\.[^@\s.]+)*")
 HIDDEN = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
@@ -49,6 +51,8 @@ class Fields(BaseModel):
     def _explain(cls, errors: Iterable[ErrorDetails]) -> dict[str, str]:
         fields: dict[str, str] = {}
         for error in errors:
+            if len(fields) == FIELDS_SHOWN_MAX:
+                break
             name = ".".join(str(part) for part in error["loc"]) or "body"
             if error["type"] == "extra_forbidden":
                 words = f"is not a field; the fields are {', '.join(cls.model_fields)}"
@@ -60,9 +64,17 @@ class Fields(BaseModel):
         return fields
 
 
+def _composed(text: str, most: int) -> str:
+    """NFC, without white space around it. To compose takes a time that grows with the square of the
+    length, so text that is much too long is refused as it comes. Raises ValueError."""
+    if len(text) > COMPOSED_FROM_AT_MOST * most:
+        raise ValueError(f"has {len(text)} characters; at most {most} are allowed")
+    return unicodedata.normalize("NFC", text).strip()
+
+
 def clean_name(text: str) -> str:
     """A name on one line: NFC, 1–100 characters, none of them hidden. Raises ValueError."""
-    name = unicodedata.normalize("NFC", text).strip()
+    name = _composed(text, NAME_MAX_LENGTH)
     if not name:
         raise ValueError("must not be empty")
     if len(name) > NAME_MAX_LENGTH:
@@ -73,7 +85,7 @@ def clean_name(text: str) -> str:
 
 def clean_text(text: str) -> str:
     """Free text of several lines: at most 1,000 characters. Raises ValueError."""
-    text = unicodedata.normalize("NFC", text).replace("\r\n", "\n").strip()
+    text = _composed(text, TEXT_MAX_LENGTH).replace("\r\n", "\n")
     if len(text) > TEXT_MAX_LENGTH:
         raise ValueError(f"has {len(text)} characters; at most {TEXT_MAX_LENGTH} are allowed")
     refuse_hidden(text.replace("\n", "").replace("\t", ""))
@@ -92,7 +104,7 @@ def refuse_hidden(text: str) -> None:
 
 def clean_email(text: str) -> str:
     """An e-mail address, lower case. Raises ValueError when it cannot be one."""
-    email = unicodedata.normalize("NFC", text).strip().lower()
+    email = _composed(text, EMAIL_MAX_LENGTH).lower()
     if len(email) > EMAIL_MAX_LENGTH:
         raise ValueError(f"at most {EMAIL_MAX_LENGTH} characters are allowed")
     refuse_hidden(email)

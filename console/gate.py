@@ -197,12 +197,12 @@ def _path_of(url: str) -> str:
 
     Raises ValueError for anything else.
     """
-    if "://" in url and not url.startswith("/"):
-        rest = url.partition("://")[2]
-        url = "/" + rest.partition("/")[2] if "/" in rest else "/"
-    if not url.startswith("/"):
+    path = url.partition("?")[0].partition("#")[0]
+    if "://" in path and not path.startswith("/"):
+        path = "/" + path.partition("://")[2].partition("/")[2]
+    if not path.startswith("/"):
         raise ValueError("must be the path that the client asked for, with or without its host")
-    return url.partition("?")[0].partition("#")[0]
+    return path
 
 
 def _as_it_is(status: int, headers: Headers, body: bytes) -> tuple[int, Headers]:

@@ -155,9 +155,10 @@ def expiry(settings: KeySettings, now: int) -> int | None:
 
 
 def _end(field: str, duration: str, now: int) -> int:
-    """The instant so much later, in whole seconds: what is shown is exactly what holds."""
+    """The instant so much later, in whole seconds: what is shown is exactly what holds, and is
+    exactly that much after the instant that is shown as now."""
     try:
-        return clock.up_to_second(clock.after(now, duration))
+        return clock.after(clock.down_to_second(now), duration)
     except ValueError as error:
         raise Invalid({field: str(error)}) from None
 
@@ -167,7 +168,7 @@ def grace_end(rotation: Rotation, now: int) -> int | None:
     if rotation.grace_period is None:
         return None
     ends = _end("grace_period", rotation.grace_period, now)
-    if ends > clock.up_to_second(now + GRACE_MAX_DAYS * clock.DAY):
+    if ends > now + GRACE_MAX_DAYS * clock.DAY:
         raise Invalid({"grace_period": f"must be at most {GRACE_MAX_DAYS}d"})
     return ends
 

@@ -12,7 +12,7 @@ from peewee import JOIN
 from console import activity, clock, db, key_fields, limits, paging, projects, secret
 from console.actor import Actor
 from console.errors import Conflict, Invalid, Unknown
-from console.fields import sort_form
+from console.fields import NAME_MAX_LENGTH, sort_form
 from console.key_fields import KeyChange, KeySettings, NewKey, Rotation
 from console.models import (
     ACTIVE,
@@ -209,6 +209,8 @@ def _has_status(status: str, now: int) -> Any:
 
 
 def _matches(q: str) -> Any:
+    if len(q) > NAME_MAX_LENGTH:
+        raise Invalid({"q": f"must have at most {NAME_MAX_LENGTH} characters"})
     return (
         Key.name_sort.contains(sort_form(q)) | Key.prefix.startswith(q[: secret.VISIBLE_LENGTH])
         | (Key.id == q)

@@ -54,6 +54,13 @@ def is_well_formed(text: str) -> bool:
     return checksum(text[:-CHECKSUM_LENGTH]) == text[-CHECKSUM_LENGTH:]
 
 
+def masked(text: str) -> str:
+    """The text with every secret in it cut to its visible prefix."""
+    return SHAPE.sub(
+        lambda found: visible_prefix(found[0]) + "…" if is_well_formed(found[0]) else found[0], text
+    )
+
+
 def digest(text: str) -> str:
     """SHA-256 of the whole secret in hex: all that is ever stored of it.
 

@@ -20,6 +20,9 @@ from granian.server.mt import MTServer
 from config import ConfigError
 
 THREADS = 16
+# A thread keeps its database connection, and granian ends an idle thread without the interpreter
+# lock that closing the connection needs, which aborts the process: so none is ever idle enough.
+IDLE_SECONDS = 10**9
 # Long Python work in one thread gives way to waiting checks sooner than the default 5 ms.
 SWITCH_INTERVAL_SECONDS = 0.0005
 LISTENING_POLL_SECONDS = 0.01
@@ -43,6 +46,7 @@ class _InProcess(MTServer):
 
     def startup(self, *args: Any) -> None:
         """Whoever reads the address that `on_start` prints can call it at once."""
+        self.blocking_threads_idle_timeout = IDLE_SECONDS  # granian's own check allows ten minutes
         super().startup(*args)  # type: ignore[no-untyped-call]
         while self.wrks[0].inner.is_alive() and not self._is_listening():
             time.sleep(LISTENING_POLL_SECONDS)

@@ -43,20 +43,31 @@
   };
   prepare(document);
 
+  // Whether the text is in the clipboard now.
   const copy = async (source) => {
     const text = "value" in source ? source.value : source.textContent;
     try {
       await navigator.clipboard.writeText(text);
+      return true;
     } catch {
       // Without https there is no clipboard to write to: select the text and ask the browser.
       const helper = document.createElement("textarea");
       helper.value = text;
       (dialog.open ? dialog : document.body).append(helper);
       helper.select();
-      document.execCommand("copy");
+      const done = document.execCommand("copy");
       helper.remove();
+      return done;
     }
   };
+
+  // Escape does not throw away a secret that nobody has taken yet; Done does.
+  dialog.addEventListener("cancel", (event) => {
+    const secret = dialog.querySelector("[data-secret]");
+    if (!secret || "taken" in secret.dataset) return;
+    event.preventDefault();
+    say("Copy the key first. It is not shown again.");
+  });
 
   document.addEventListener("click", (event) => {
     const target = event.target.closest("[data-close], [data-reveal], [data-copy]");
@@ -68,10 +79,13 @@
       const masked = document.getElementById(target.dataset.reveal).classList.toggle("masked");
       target.setAttribute("aria-pressed", String(!masked));
       target.textContent = masked ? "Show key" : "Hide key";
+      target.closest("[data-secret]").dataset.taken = "";
     } else if ("copy" in target.dataset) {
-      const words = target.textContent;
-      copy(document.getElementById(target.dataset.copy)).then(() => {
-        target.textContent = "Copied";
+      const words = target.dataset.words ||= target.textContent;
+      const secret = target.closest("[data-secret]");
+      copy(document.getElementById(target.dataset.copy)).then((done) => {
+        if (done && secret) secret.dataset.taken = "";
+        target.textContent = done ? "Copied" : "Select it and press Ctrl+C";
         setTimeout(() => { target.textContent = words; }, 2000);
       });
     }
@@ -80,8 +94,9 @@
   document.addEventListener("keydown", (event) => {
     const menu = event.target.closest?.(".menu");
     const step = { ArrowDown: 1, ArrowUp: -1 }[event.key];
-    if (!menu || !step) return;
+    if (!menu || !(step || event.key === " ")) return;
     event.preventDefault();
+    if (event.key === " ") return event.target.click();
     const items = [...menu.querySelectorAll("a")];
     const next = items.indexOf(document.activeElement) + step;
     items[(next + items.length) % items.length].focus();

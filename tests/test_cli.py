@@ -9,9 +9,11 @@ import socket
 import sqlite3
 import subprocess
 import sys
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +29,9 @@ from console.models import Entry, Event, Key, Link, Person, Project
 from tests.conftest import PASSWORD, Clock, MakeKey, bearer
 from tests.server import ROOT, RunningServer, free_port
 from tests.test_api import KEY_FIELDS
+
+# Longer than granian lets a thread be idle unless told otherwise.
+IDLE_SECONDS = 35
 
 
 @dataclass
@@ -508,6 +513,22 @@ def test_serve_prints_the_link_until_somebody_has_used_it(server: RunningServer)
 
 
 @pytest.mark.service
+def test_the_server_outlives_its_idle_threads(server: RunningServer) -> None:
+    """An idle thread that ends takes its database connection along, and once took the process."""
+
+    def ask(_: object = None) -> int:
+        with urllib.request.urlopen(f"{server.url}/readyz", timeout=10) as answer:
+            return int(answer.status)
+
+    with ThreadPoolExecutor(12) as pool:
+        assert set(pool.map(ask, range(60))) == {200}
+    deadline = time.monotonic() + IDLE_SECONDS
+    while time.monotonic() < deadline:
+        assert server.process is not None and server.process.poll() is None, server.log
+        time.sleep(0.5)
+    assert ask() == 200
+
+
 def test_kill_9_leaves_nobody_serving(server: RunningServer) -> None:
     assert server.process is not None
     children = Path(f"/proc/{server.process.pid}/task").glob("*/children")

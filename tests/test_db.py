@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -398,3 +399,34 @@ def test_a_writer_that_waits_too_long_is_told_so(
         with db.write():
             assert other.submit(write_beside).result() == "another writer holds the database"
         assert other.submit(write_beside).result() == "written"
+
+
+def test_who_queued_for_long_waits_for_the_file_only_what_is_left(
+    app: Flask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not db.is_sqlite():
+        return  # its writers do not queue in this process
+    timeouts: list[int] = []
+    started = threading.Event()
+
+    def hold() -> None:
+        with db.write():
+            started.set()
+            time.sleep(0.2)
+        db.close()
+
+    with ThreadPoolExecutor(1) as other:
+        held = other.submit(hold)
+        started.wait()
+        with db.write():
+            timeouts.append(db.handle.execute_sql("pragma busy_timeout").fetchone()[0])
+        held.result()
+    timeouts.append(db.handle.execute_sql("pragma busy_timeout").fetchone()[0])
+    assert timeouts[0] < 4900
+    assert timeouts[1] == 5000
+
+
+def test_a_probe_writes_and_leaves_nothing(app: Flask) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(lambda _: db.probe_write(), range(40))) == [None] * 40
+    assert not Link.select().exists()

@@ -130,3 +130,14 @@ def test_ids_are_random_and_say_what_they_name() -> None:
     ids = {secret.random_id("key") for _ in range(1_000)}
     assert len(ids) == 1_000
     assert all(re.fullmatch(r"key_[0-9A-Za-z]{20}", one) for one in ids)
+
+
+@pytest.mark.parametrize("environment", ["live", None])
+@pytest.mark.parametrize("key_format", secret.FORMATS)
+def test_a_secret_in_a_text_is_masked_and_nothing_else(
+    environment: str | None, key_format: str
+) -> None:
+    text = secret.mint("sk", environment if key_format == secret.BASE62 else None, key_format)
+    assert secret.masked(f"/hook/{text}/{text}.json") == f"/hook/{text[:12]}…/{text[:12]}….json"
+    for other in (f"/v1/{text[:-1]}", "/v1/tasks", "sk_live_" + "0" * 36):
+        assert secret.masked(other) == other

@@ -203,6 +203,15 @@ def test_a_key_of_another_project_is_not_found(
         assert browser.get(f"/projects/{path}").status_code == 404, path
 
 
+def test_a_page_finds_only_the_keys_of_the_project_that_its_address_names(
+    signed_in: FlaskClient, make_key: MakeKey, other_project: Project
+) -> None:
+    key, _ = make_key()
+    for action in ("", "/edit", "/rotate", "/revoke", "/delete", "/audit-log"):
+        assert signed_in.get(f"/projects/shop/keys/{key.id}{action}").status_code == 200
+        assert signed_in.get(f"/projects/other/keys/{key.id}{action}").status_code == 404, action
+
+
 def test_a_viewer_reads_and_is_offered_no_change(
     app: Flask, viewer: Actor, make_key: MakeKey
 ) -> None:

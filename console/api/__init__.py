@@ -17,7 +17,7 @@ blueprint = Blueprint("api", __name__, url_prefix="/api/v1")
 # Calls that carry their own credential in the body.
 OPEN_ENDPOINTS = ("api.create_access_token",)
 # Calls that spend nothing of the key's limits.
-FREE_ENDPOINTS = ("api.rate_limit",)
+FREE_ENDPOINTS = ("api.rate_limit", "api.revoke_self")
 PAGE_FIELDS = ("limit", "cursor")
 
 
@@ -82,10 +82,16 @@ def listed(page: Page[Any], as_dict: Callable[[Any], dict[str, Any]]) -> dict[st
     return {"data": [as_dict(row) for row in page.rows], "next_cursor": page.next_cursor}
 
 
+def nothing() -> Response:
+    """204: done, and nothing to say."""
+    response = Response(status=204, headers={"Cache-Control": "no-store"})
+    del response.headers["Content-Type"]
+    return response
+
+
 def answer(content: Any, status: int = 200, **headers: str) -> Response:
-    """JSON that no cache keeps; 204 has no body."""
-    content = b"" if status == 204 else wire.to_json(content)
-    response = Response(content, status, content_type="application/json")
+    """JSON that no cache keeps."""
+    response = Response(wire.to_json(content), status, content_type="application/json")
     response.headers.update({"Cache-Control": "no-store", "X-Request-Id": g.request_id, **headers})
     return response
 

@@ -5,7 +5,7 @@ from typing import Any
 from flask import Response, current_app, request
 
 from console import clock, keys, limits, people, wire
-from console.api import answer, blueprint, body, caller
+from console.api import answer, blueprint, body, caller, nothing
 from console.errors import Forbidden
 from console.fields import Fields
 from console.models import Key
@@ -50,6 +50,7 @@ def rate_limit() -> Response:
     rates = [window for window in allowance.windows if window.name != limits.MONTH]
     return answer({
         **_window(allowance.shown),
+        "reset_at": clock.iso(allowance.shown.reset_at) if allowance.shown else None,
         "windows": [{"name": window.name, **_window(window)} for window in rates],
     })  # fmt: skip
 
@@ -58,7 +59,7 @@ def rate_limit() -> Response:
 def revoke_self() -> Response:
     """The holder stops their own key."""
     keys.revoke_self(_own_key().id, by=caller().actor)
-    return answer(None, 204)
+    return nothing()
 
 
 def _window(window: limits.Window | None) -> dict[str, Any]:
@@ -66,7 +67,6 @@ def _window(window: limits.Window | None) -> dict[str, Any]:
         "limit": window.limit if window else None,
         "remaining": window.remaining if window else None,
         "reset": window.reset_at // 1000 if window else None,
-        "reset_at": clock.iso(window.reset_at) if window else None,
     }
 
 

@@ -2,10 +2,20 @@
 
 from typing import Any
 
-from flask import Response, url_for
+from flask import Response, request, url_for
 
 from console import audit, clock, keys
-from console.api import PAGE_FIELDS, answer, blueprint, body, caller, listed, page_of, query
+from console.api import (
+    PAGE_FIELDS,
+    answer,
+    blueprint,
+    body,
+    caller,
+    listed,
+    nothing,
+    page_of,
+    query,
+)
 from console.errors import Invalid
 from console.models import Key
 
@@ -22,6 +32,7 @@ def list_keys() -> Response:
 
 @blueprint.post("/api-keys")
 def create_key() -> Response:
+    _refuse_idempotency_key()
     key, secret = keys.create(_object(), by=caller().actor)
     location = url_for("api.read_key", key_id=key.id)
     return answer({**keys.as_dict(key), "key": secret}, 201, Location=location)
@@ -39,6 +50,7 @@ def edit_key(key_id: str) -> Response:
 
 @blueprint.post("/api-keys/<key_id>/rotate")
 def rotate_key(key_id: str) -> Response:
+    _refuse_idempotency_key()
     key, secret, ends_at = keys.rotate(key_id, _object(), by=caller().actor)
     return answer(
         {**keys.as_dict(key), "key": secret, "previous_secret_expires_at": clock.iso(ends_at)}
@@ -48,7 +60,13 @@ def rotate_key(key_id: str) -> Response:
 @blueprint.delete("/api-keys/<key_id>")
 def delete_key(key_id: str) -> Response:
     keys.delete(key_id, by=caller().actor)
-    return answer(None, 204)
+    return nothing()
+
+
+def _refuse_idempotency_key() -> None:
+    """To ignore it would make a second key of a call that is tried again."""
+    if "Idempotency-Key" in request.headers:
+        raise Invalid({"Idempotency-Key": "cannot be kept by this version yet; leave it out"})
 
 
 def _with_usage(key: Key) -> dict[str, Any]:

@@ -142,7 +142,12 @@ def _show_error(error: Exception) -> BaseResponse:
     if refused.status == 401 and not is_htmx():
         return _ask_to_sign_in()
     g.is_broken = refused.status >= 500
-    page = render_template("errors/error.html", refused=refused, request_id=g.request_id)
+    page = render_template(
+        "errors/error.html",
+        refused=refused,
+        request_id=g.request_id,
+        shell="bare.html" if is_htmx() else "page.html",
+    )
     response = Response(page, refused.status)
     if is_htmx():
         response.headers.update({"HX-Retarget": "#dialog", "HX-Reswap": "innerHTML"})

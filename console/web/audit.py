@@ -1,9 +1,17 @@
 """The audit log: of one key, as a dialog and a page, and of a project."""
 
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
 from flask import Blueprint, render_template, request
 
 from console import audit, keys
+from console.errors import Invalid
+from console.models import Entry
+from console.paging import Page
 from console.web import actor, enter, is_htmx
+from console.web.keys import key_here
 
 blueprint = Blueprint("audit", __name__, url_prefix="/projects/<slug>")
 
@@ -11,39 +19,37 @@ ROWS = 25
 
 
 @blueprint.get("/keys/<key_id>/audit-log")
-def show_key_log(slug: str, key_id: str) -> str:
-    enter(slug)
-    key = keys.key_to_read(key_id, by=actor())
-    filters = _filters()
-    page = audit.page_of_key(
-        key_id, by=actor(), filters=filters, cursor=request.args.get("cursor"), limit=ROWS
-    )
-    fragment = is_htmx() and request.headers.get("HX-Target") == "entries"
-    template = "audit/_entries.html" if fragment else "audit/key.html"
-    return render_template(
-        template, key=key, page=page, filters=filters, endpoint="audit.show_key_log"
-    )
+def show_key_log(slug: str, key_id: str) -> tuple[str, int]:
+    key = key_here(slug, key_id)
+    return _show("audit/key.html", partial(audit.page_of_key, key_id), key=key)
 
 
 @blueprint.get("/audit-log")
-def show_project_log(slug: str) -> str:
+def show_project_log(slug: str) -> tuple[str, int]:
     project = enter(slug)
-    filters = _filters()
-    page = audit.page_of_project(
-        project.id, by=actor(), filters=filters, cursor=request.args.get("cursor"), limit=ROWS
-    )
+    attempts = audit.attempts() if actor().is_owner else []
+    find = partial(audit.page_of_project, project.id)
+    return _show("audit/project.html", find, key=None, attempts=attempts)
+
+
+def _show(whole: str, find: Callable[..., Page[Entry]], **context: Any) -> tuple[str, int]:
+    """The page, or only the entries when it asks for those; a filter at fault is named."""
+    filters = {name: request.args[name] for name in audit.FILTERS if request.args.get(name)}
+    cursor = request.args.get("cursor") or None
+    errors: dict[str, str] = {}
+    try:
+        page = find(by=actor(), filters=filters, cursor=cursor, limit=ROWS)
+    except Invalid as error:
+        page, errors = Page([], None, None), error.fields
+    if context["key"] is None:
+        context["names"] = keys.names_of({entry.key_id for entry in page.rows})
     fragment = is_htmx() and request.headers.get("HX-Target") == "entries"
-    template = "audit/_entries.html" if fragment else "audit/project.html"
-    return render_template(
-        template,
-        key=None,
+    answer = render_template(
+        "audit/_entries.html" if fragment else whole,
         page=page,
         filters=filters,
-        names=keys.names_of({entry.key_id for entry in page.rows}),
-        attempts=audit.attempts() if actor().is_owner and not fragment else [],
-        endpoint="audit.show_project_log",
+        errors=errors,
+        endpoint=request.endpoint,
+        **context,
     )
-
-
-def _filters() -> dict[str, str]:
-    return {name: request.args[name] for name in audit.FILTERS if request.args.get(name)}
+    return answer, 422 if errors else 200

@@ -8,7 +8,7 @@ from flask import Blueprint, current_app, redirect, render_template, request, ur
 from werkzeug.wrappers import Response as BaseResponse
 
 from console import activity, audit, keys
-from console.errors import Conflict, Forbidden, Invalid
+from console.errors import Conflict, Forbidden, Invalid, Unknown
 from console.limits import ENTERPRISE, PLANS
 from console.models import ENVIRONMENTS, REVOKED, STATUSES, Key, Project
 from console.permissions import CONSOLE, KEYS_WRITE
@@ -23,7 +23,7 @@ EXPIRATIONS = (
     ("1d", "1 Day"), ("1w", "1 Week"), ("1mo", "1 Month"), ("3mo", "3 Months"), ("1y", "1 Year"),
     (NEVER, "No Expiry"), (ON_DATE, "On a date"),
 )  # fmt: skip
-GRACES = (("", "now"), ("1h", "in 1 hour"), ("24h", "in 24 hours"), ("7d", "in 7 days"))
+GRACES = (("", "now"), ("1h", "1 hour"), ("24h", "24 hours"), ("7d", "7 days"))
 LIST_FIELDS = ("q", "status", "environment", "owner", "sort", "cursor")
 RECENT = 10
 SEPARATORS = re.compile(r"[\s,;]+")
@@ -69,8 +69,8 @@ def create_key(slug: str) -> Answer:
 
 @blueprint.get("/keys/<key_id>")
 def show_key(slug: str, key_id: str) -> str:
-    project = enter(slug)
-    key = keys.key_to_read(key_id, by=actor())
+    key = key_here(slug, key_id)
+    project = key.project
     return render_template(
         "keys/show.html",
         key=key,
@@ -83,8 +83,8 @@ def show_key(slug: str, key_id: str) -> str:
 
 @blueprint.route("/keys/<key_id>/edit", methods=["GET", "POST"])
 def edit_key(slug: str, key_id: str) -> Answer:
-    project = enter(slug)
-    key = keys.key_to_read(key_id, by=actor())
+    key = key_here(slug, key_id)
+    project = key.project
     actor().require(KEYS_WRITE, project.id)
     form = _form(project, key)
     if request.method == "GET":
@@ -148,10 +148,19 @@ def delete_key(slug: str, key_id: str) -> Answer:
     return done(f"{key.name} deleted", url_for("keys.list_keys", slug=slug))
 
 
-def _key_of_page(slug: str, key_id: str) -> Key:
-    """The key that a dialog is about, where the person may change it."""
+def key_here(slug: str, key_id: str) -> Key:
+    """The key of this page, which lies in the project that the address names. Raises Unknown."""
     project = enter(slug)
     key = keys.key_to_read(key_id, by=actor())
+    if key.project_id != project.id:
+        raise Unknown("There is no such key.")
+    return key
+
+
+def _key_of_page(slug: str, key_id: str) -> Key:
+    """The key that a dialog is about, where the person may change it."""
+    key = key_here(slug, key_id)
+    project = key.project
     actor().require(KEYS_WRITE, project.id)
     return key
 
@@ -221,7 +230,9 @@ def _expiration(form: Mapping[str, str]) -> dict[str, Any]:
     if choice == KEEP:
         return {}
     if choice == ON_DATE:
-        return {"expires_at": f"{form.get('expires_on', '')}T23:59:59Z"}
+        if not form.get("expires_on"):
+            raise Invalid({"expires_on": "choose a date"})
+        return {"expires_at": f"{form['expires_on']}T23:59:59Z"}
     return {"expires_at": None} if choice == NEVER else {"expires_in": choice}
 
 
@@ -249,7 +260,7 @@ def _filled_in(key: Key) -> dict[str, Any]:
 def _for_form(error: Any) -> Any:
     """The API's field names as the form's."""
     names = {
-        "expires_at": "expiration",
+        "expires_at": "expires_on" if request.form.get("expiration") == ON_DATE else "expiration",
         "expires_in": "expiration",
         "rate_limit.per_minute": "per_minute",
         "rate_limit.per_hour": "per_hour",

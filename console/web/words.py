@@ -83,11 +83,11 @@ def until(instant: int) -> str:
     if left <= 0:
         return ago(instant)
     if left < HOUR:
-        return f"in {max(1, left // MINUTE)} min"
-    if left < 2 * DAY:
-        return f"in {left // HOUR} h"
-    if left < DATED:
-        return "in " + _counted(left // DAY, "day")
+        return f"in {-(-left // MINUTE)} min"
+    if left <= 2 * DAY:
+        return f"in {-(-left // HOUR)} h"
+    if left <= DATED:
+        return "in " + _counted(-(-left // DAY), "day")
     return _date(instant)
 
 

@@ -87,6 +87,12 @@ def test_a_key_is_rotated_from_the_keyboard_alone(console: Watched) -> None:
     page.keyboard.press("Enter")
     expect(page.get_by_text("This is the only time")).to_be_visible()
     page.keyboard.press("Escape")
+    expect(page.get_by_text("Copy the key first")).to_be_visible()
+    expect(page.locator("#secret")).to_be_visible()
+    expect(page.get_by_role("button", name="Copy key")).to_be_focused()
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("button", name="Copied")).to_be_visible()
+    page.keyboard.press("Escape")
     expect(page.locator("#secret")).to_have_count(0)
 
 
@@ -105,6 +111,46 @@ def test_the_secret_is_hidden_until_asked_for_and_copied_whole(console: Watched)
     assert page.evaluate("navigator.clipboard.readText()") == secret.input_value()
     page.get_by_role("button", name="Done").click()
     expect(page.get_by_role("row").filter(has_text="CI")).to_be_visible()
+
+
+def test_every_field_of_a_dialog_has_its_name_beside_the_filters_of_the_page(
+    console: Watched,
+) -> None:
+    page = console.page
+    dialog = page.get_by_role("dialog")
+    page.get_by_role("button", name="Create API Key").click()
+    for label in ("Name", "Description", "Environment", "Expiration", "Permissions",
+                  "IP Allowlist", "Rate limit"):  # fmt: skip
+        expect(dialog.get_by_label(label, exact=True)).to_have_count(1)
+    page.keyboard.press("Escape")
+    page.get_by_role("button", name="Actions").click()
+    page.get_by_role("menuitem", name="Edit").click()
+    expect(dialog.get_by_label("Status", exact=True)).to_be_visible()
+    ids = page.evaluate("[...document.querySelectorAll('[id]')].map((element) => element.id)")
+    assert len(ids) == len(set(ids))
+
+
+def test_a_field_at_fault_has_the_focus_and_nothing_breaks_the_policy(console: Watched) -> None:
+    page = console.page
+    page.get_by_role("button", name="Create API Key").click()
+    page.get_by_label("Name").fill("CI")
+    page.get_by_label("Expiration").select_option("On a date")
+    page.get_by_role("button", name="Create Key").click()
+    expect(page.get_by_text("Choose a date.")).to_be_visible()
+    expect(page.get_by_label("Date", exact=True)).to_be_focused()
+    unexpected = [line for line in console.complaints if "status of 422" not in line]
+    assert unexpected == []
+
+
+def test_a_filter_at_fault_is_named_in_the_audit_dialog(console: Watched) -> None:
+    page = console.page
+    page.get_by_role("button", name="Actions").click()
+    page.get_by_role("menuitem", name="View Audit Log").click()
+    page.get_by_role("dialog").get_by_label("IP Address").fill("zzz")
+    page.get_by_role("button", name="Refresh").click()
+    expect(page.get_by_text("IP address must be an IP address.")).to_be_visible()
+    expect(page.get_by_role("dialog").get_by_role("navigation")).to_have_count(0)
+    expect(page.get_by_role("button", name="Next")).to_be_disabled()
 
 
 def test_search_finds_as_you_type(console: Watched) -> None:

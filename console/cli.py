@@ -130,7 +130,7 @@ def create_project(
     if no_environment:
         fields["shows_environment"] = False
     project = projects.create(fields, by=actor.command_line())
-    click.echo(f"Project {project.slug} is there.")
+    click.echo(f"Project {project.slug} created.")
 
 
 @cli.command("create-key")

@@ -88,7 +88,7 @@ def run(
 
 
 def test_create_project_says_that_it_is_there(run: Run) -> None:
-    assert run("create-project", "--slug", "shop").said == "Project shop is there.\n"
+    assert run("create-project", "--slug", "shop").said == "Project shop created.\n"
     project = Project.get()
     assert (project.slug, project.name, project.prefix) == ("shop", "shop", "lk")
     assert (project.key_format, project.shows_environment) == ("base62", True)

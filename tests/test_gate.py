@@ -742,6 +742,7 @@ def test_no_other_proxys_headers_are_looked_at(client: FlaskClient, make_key: Ma
         ("http://api.example.com?token=hunter2", "/"),
         ("http://api.example.com/#hunter2", "/"),
         ("http:///tasks", "/tasks"),
+        ("http://api.example.com?next=/hunter2", "/"),
         ("/tasks?token=hunter2", "/tasks"),
         ("//tasks?next=http://x/hunter2", "//tasks"),
         ("/tasks?next=http://x/hunter2", "/tasks"),

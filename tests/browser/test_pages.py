@@ -1,6 +1,7 @@
 """Every page fits 390 pixels, breaks no content policy, asks no other host, and can be used from
 the keyboard alone."""
 
+import json
 import re
 from collections.abc import Iterator
 from urllib.parse import urlsplit
@@ -9,6 +10,8 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from tests.browser.conftest import Watched
+from tests.conftest import bearer
+from tests.nginx import call
 from tests.server import RunningServer
 
 pytestmark = pytest.mark.browser
@@ -19,14 +22,17 @@ DIALOGS = ["Edit", "Rotate", "Revoke", "View Audit Log", "Delete"]
 
 @pytest.fixture
 def console(browser: Browser, server: RunningServer) -> Iterator[Watched]:
-    """The owner's browser, 390 pixels wide and dark, in a project with one key that was used."""
+    """The owner's browser, 390 pixels wide and dark, in a project with one key that was used and
+    is in its grace period."""
     server.run(
         "create-admin", "--email", "ada@example.com", "--password-stdin", stdin="correct horse"
     )
     server.run("create-project", "--slug", "shop", "--name", "Shop")
-    server.run(
-        "create-key", "--project", "shop", "--name", "A rather long name of a key, production"
-    )
+    name = "A rather long name of a key, production"
+    made = server.run("create-key", "--project", "shop", "--name", name, "--json")
+    key = json.loads(made.stdout)
+    call(server.port, "/api/v1/whoami", headers=bearer(key["key"]) | {"X-Forwarded-For": "8.8.8.8"})
+    server.run("rotate-key", key["id"], "--grace", "24h").check_returncode()
     context = browser.new_context(
         viewport={"width": 390, "height": 800}, color_scheme="dark", base_url=server.url
     )

@@ -17,7 +17,7 @@ from playhouse.migrations import Runner
 from config import Config
 from console import db
 from console.models import TABLES, Key, Link, Membership, Person, Project, Secret, Session
-from tests.conftest import TEST_DATABASE_URL, MakeKey
+from tests.conftest import TEST_DATABASE_URL, MakeKey, at_once
 from tests.server import ROOT
 
 MakeDatabase = Callable[[], str]
@@ -327,7 +327,7 @@ def end_connection() -> None:
     _on_server(f"select pg_terminate_backend({db.handle.connection().info.backend_pid})")
 
 
-def test_a_probe_writes_nothing_and_fails_where_a_write_would(app: Flask) -> None:
+def test_a_probe_fails_where_a_write_would(app: Flask) -> None:
     add_link("there")
     db.probe_write()
     assert Link.get().kind == "setup"
@@ -427,6 +427,6 @@ def test_who_queued_for_long_waits_for_the_file_only_what_is_left(
 
 
 def test_a_probe_writes_and_leaves_nothing(app: Flask) -> None:
-    with ThreadPoolExecutor(8) as pool:
-        assert list(pool.map(lambda _: db.probe_write(), range(40))) == [None] * 40
+    for _ in range(5):
+        assert at_once(8, lambda _: db.probe_write()) == [None] * 8
     assert not Link.select().exists()

@@ -79,11 +79,12 @@ def covered(address: str | None, networks: Iterable[str]) -> bool:
     if address is None:
         return False
     known = parse_address(address)
-    return any(_holds(ip_network(network), known) for network in networks)
+    return lies_in(known, map(ip_network, networks))
 
 
-def _holds(network: Network, address: Address) -> bool:
-    return network.version == address.version and address in network
+def lies_in(address: Address, networks: Iterable[Network]) -> bool:
+    """Whether one of the networks holds the address; one of the other IP version never does."""
+    return any(address in network for network in networks)
 
 
 def client_address(peer: str | None, forwarded_for: str, trusted: Sequence[Network]) -> str | None:
@@ -96,7 +97,7 @@ def client_address(peer: str | None, forwarded_for: str, trusted: Sequence[Netwo
     try:
         client = parse_address(peer or "")
         hops = forwarded_for.split(",") if forwarded_for.strip() else []
-        while hops and any(_holds(network, client) for network in trusted):
+        while hops and lies_in(client, trusted):
             client = parse_address(_without_port(hops.pop()))
     except ValueError:
         return None

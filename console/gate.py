@@ -4,28 +4,24 @@ A plain WSGI callable ahead of Flask, because every request of every protected s
 it. Routing and translation only; any other path goes on to Flask.
 """
 
-import logging
 import re
 from collections.abc import Callable, Iterable
 from http import HTTPStatus
 from typing import Annotated, Any
 from urllib.parse import parse_qsl
 
-import peewee
 from pydantic import AfterValidator
 
 from config import Config
 from console import addresses, bearer, check, projects, wire
 from console.actor import KEY, Actor
 from console.check import UNAVAILABLE
-from console.errors import Forbidden, Invalid, MethodNotAllowed, Refused, Unavailable
+from console.errors import Forbidden, Invalid, MethodNotAllowed
 from console.fields import Fields
-from console.models import ENVIRONMENTS
+from console.key_fields import Environment, parse_environment
 from console.permissions import KEYS_VERIFY
 from console.permissions import parse as parse_permissions
 from console.wire import Environ, Headers
-
-log = logging.getLogger(__name__)
 
 StartResponse = Callable[[str, Headers], Any]
 WSGI = Callable[[dict[str, Any], Any], Iterable[bytes]]
@@ -59,7 +55,7 @@ class Gate:
         try:
             status, headers, body = answer(environ, request_id)
         except Exception as error:
-            status, headers, body = wire.problem(_as_refused(error, request_id), request_id)
+            status, headers, body = wire.problem(wire.as_refused(error, request_id), request_id)
         status, headers = translate(status, headers, body)
         if environ.get("REQUEST_METHOD") == "HEAD":
             body = b""
@@ -118,7 +114,7 @@ class Gate:
         peer = environ.get("REMOTE_ADDR", "")
         try:
             address = addresses.parse_address(peer)
-            is_trusted = any(address in network for network in self.config.trusted_proxies)
+            is_trusted = addresses.lies_in(address, self.config.trusted_proxies)
         except ValueError:  # a Unix socket has no address
             is_trusted = False
         if not is_trusted:
@@ -145,19 +141,6 @@ class Gate:
         )
 
 
-def _as_refused(error: Exception, request_id: str) -> Refused:
-    """What the caller is told of an error; of one that is not a refusal only the log tells more."""
-    if isinstance(error, Refused):
-        return error
-    log.error("request %s failed", request_id, exc_info=error)
-    if isinstance(error, peewee.PeeweeException):
-        seconds = check.UNAVAILABLE_RETRY_SECONDS
-        return Unavailable(check.CODES[UNAVAILABLE][1], retry_after_seconds=seconds)
-    broken = Refused("Something went wrong here; it is in the log.", code="INTERNAL")
-    broken.status = 500
-    return broken
-
-
 def _projects_to_verify_in(actor: Actor) -> frozenset[str]:
     """The ids of the projects whose keys the caller may ask about. Raises Forbidden for none."""
     if actor.kind == KEY:
@@ -181,10 +164,11 @@ def _query(text: str) -> dict[str, Any]:
             raise Invalid({name: "occurs twice"})
         else:
             found[name] = value
-    try:
-        _environment(found.get("environment"))
-    except ValueError as error:
-        raise Invalid({"environment": str(error)}) from None
+    if "environment" in found:
+        try:
+            parse_environment(found["environment"])
+        except ValueError as error:
+            raise Invalid({"environment": str(error)}) from None
     try:
         found["permissions"] = tuple(parse_permissions(required))
     except ValueError as error:
@@ -241,12 +225,6 @@ def _method(text: str) -> str:
     return text
 
 
-def _environment(text: str | None) -> str | None:
-    if text is not None and text not in ENVIRONMENTS:
-        raise ValueError(f"must be {' or '.join(ENVIRONMENTS)}")
-    return text
-
-
 def _path(text: str) -> str:
     return _path_of(text) if text else ""
 
@@ -262,7 +240,7 @@ class Question(Fields):
 
     key: Annotated[str, AfterValidator(_secret_text)]
     project: str | None = None
-    environment: Annotated[str | None, AfterValidator(_environment)] = None
+    environment: Environment | None = None
     permissions: Annotated[list[str], AfterValidator(parse_permissions)] = []
     method: Annotated[str, AfterValidator(_method)] | None = None
     path: Annotated[str, AfterValidator(_path)] | None = None

@@ -21,7 +21,8 @@ LIMIT_MAX = 1_000_000_000
 GRACE_MAX_DAYS = 30
 
 
-def _environment(text: str) -> str:
+def parse_environment(text: str) -> str:
+    """`live` or `test`. Raises ValueError."""
     if text not in ENVIRONMENTS:
         raise ValueError(f"must be {' or '.join(ENVIRONMENTS)}")
     return text
@@ -84,6 +85,7 @@ def _renewal(wanted: bool) -> bool:
     return wanted
 
 
+Environment = Annotated[str, AfterValidator(parse_environment)]
 Count = Annotated[int, AfterValidator(_whole)]
 Duration = Annotated[str, AfterValidator(_duration)]
 
@@ -105,7 +107,7 @@ class KeySettings(Fields):
 
     project: str | None = Field(None, description="The project's slug")
     description: Text = ""
-    environment: Annotated[str, AfterValidator(_environment)] = LIVE
+    environment: Environment = LIVE
     permissions: Annotated[list[str], AfterValidator(parse_permissions)] = []
     ip_allowlist: Annotated[list[str], AfterValidator(addresses.parse_allowlist)] = []
     expires_in: Duration | None = None

@@ -1,19 +1,24 @@
 """What the doors have in common on the wire: request ids, the client's address, the credential
-that it presents, JSON in, and problem+json (RFC 9457) out. No Flask, no database.
+that it presents, JSON in, and problem+json (RFC 9457) out. No Flask, no query.
 """
 
 import json
+import logging
 import math
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
 from urllib.parse import quote
 
+import peewee
+
 from console import addresses, clock, secret
 from console.addresses import Network
-from console.check import Verdict
-from console.errors import Invalid, Refused, TooLarge, UnsupportedType
+from console.check import UNAVAILABLE_RETRY_SECONDS, Verdict
+from console.errors import Invalid, Refused, TooLarge, Unavailable, UnsupportedType
 from console.limits import MONTH, WINDOW_SECONDS, Allowance
+
+log = logging.getLogger(__name__)
 
 BODY_MAX_BYTES = 1024 * 1024
 # Far below Python's own limit, which what is later done with the value would meet first.
@@ -178,6 +183,23 @@ class Denied(Refused):
         )
         self.status = verdict.status
         self.verdict = verdict
+
+
+def as_refused(error: Exception, request_id: str) -> Refused:
+    """What the caller is told of an error; of one that is not a refusal only the log tells more."""
+    if isinstance(error, Refused):
+        return error
+    log.error("request %s failed", request_id, exc_info=error)
+    if isinstance(error, peewee.DataError):
+        return Refused("The request holds a character that cannot be stored.")
+    if isinstance(error, peewee.PeeweeException):
+        return Unavailable(
+            "The database cannot be used at the moment; try again shortly.",
+            retry_after_seconds=UNAVAILABLE_RETRY_SECONDS,
+        )
+    broken = Refused("Something went wrong here; it is in the log.", code="INTERNAL")
+    broken.status = 500
+    return broken
 
 
 def problem(refused: Refused, request_id: str) -> tuple[int, Headers, bytes]:

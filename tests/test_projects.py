@@ -1,17 +1,16 @@
 """Projects: what may name one, how its secrets look, who makes one and who sees it."""
 
 import re
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 from flask import Flask
 
-from console import db, keys, projects, secret
+from console import keys, projects, secret
 from console.actor import KEY, Actor
-from console.errors import Conflict, Forbidden, Invalid, Refused, Unknown
+from console.errors import Conflict, Forbidden, Invalid, Unknown
 from console.models import Event, Project
-from tests.conftest import MakeKey
+from tests.conftest import MakeKey, at_once
 
 
 def create(by: Actor, **fields: Any) -> Project:
@@ -126,16 +125,8 @@ def test_a_taken_slug_is_a_conflict(operator: Actor) -> None:
 
 
 def test_of_ten_that_take_a_slug_at_once_one_gets_it(app: Flask, operator: Actor) -> None:
-    def attempt(_: int) -> str:
-        try:
-            return create(operator).slug
-        except Refused as refused:
-            return refused.code
-        finally:
-            db.close()
-
-    with ThreadPoolExecutor(10) as pool:
-        answers = sorted(pool.map(attempt, range(10)))
+    found = at_once(10, lambda _: create(operator).slug)
+    answers = sorted(getattr(answer, "code", answer) for answer in found)
     assert answers == ["CONFLICT"] * 9 + ["tasks"]
     assert Event.select().count() == 1
 

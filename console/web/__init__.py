@@ -4,7 +4,6 @@ import json
 from datetime import timedelta
 from typing import Any
 
-import peewee
 from flask import (
     Flask,
     Response,
@@ -24,7 +23,7 @@ from werkzeug.wrappers import Response as BaseResponse
 from config import Config
 from console import api, people, projects, wire
 from console.actor import Actor
-from console.errors import Invalid, Refused, Unavailable
+from console.errors import Invalid, Refused
 from console.models import Project
 from console.web import words
 
@@ -157,23 +156,13 @@ def _show_error(error: Exception) -> BaseResponse:
 
 
 def _as_refused(error: Exception) -> Refused:
-    if isinstance(error, Refused):
-        return error
     if isinstance(error, CSRFError):
         return Refused(
             "This page was open for too long, or cookies are off. Go back and try again."
         )
     if isinstance(error, HTTPException):
         return api.from_http_exception(error)
-    if isinstance(error, peewee.DataError):
-        return Refused("The address or the form holds a character that cannot be stored.")
-    if isinstance(error, peewee.OperationalError | peewee.InterfaceError):
-        current_app.logger.exception("request %s: the database failed", g.request_id)
-        return Unavailable("The database cannot be used at the moment.", retry_after_seconds=1)
-    current_app.logger.exception("request %s failed", g.request_id)
-    refused = Refused("Something went wrong here; it is in the server's log.", code="INTERNAL")
-    refused.status = 500
-    return refused
+    return wire.as_refused(error, g.request_id)
 
 
 # --- what the pages share -------------------------------------------------------------------

@@ -10,8 +10,8 @@ from werkzeug.wrappers import Response as BaseResponse
 from console import activity, audit, keys
 from console.errors import Conflict, Forbidden, Invalid, Unknown
 from console.limits import ENTERPRISE, PLANS
-from console.models import ENVIRONMENTS, REVOKED, STATUSES, Key, Project
-from console.permissions import CONSOLE, KEYS_WRITE
+from console.models import ACTIVE, ENVIRONMENTS, REVOKED, STATUSES, Key
+from console.permissions import KEYS_WRITE
 from console.web import actor, done, enter, invalid, is_htmx
 
 blueprint = Blueprint("keys", __name__, url_prefix="/projects/<slug>")
@@ -56,7 +56,7 @@ def list_keys(slug: str) -> Answer:
 def create_key(slug: str) -> Answer:
     project = enter(slug)
     actor().require(KEYS_WRITE, project.id)
-    form = _form(project)
+    form = _form()
     if request.method == "GET":
         return render_template("keys/create.html", form={"expiration": "3mo"}, errors={}, **form)
     try:
@@ -64,29 +64,26 @@ def create_key(slug: str) -> Answer:
         key, secret = keys.create(fields, by=actor())
     except (Invalid, Conflict, Forbidden) as error:
         return invalid("keys/create.html", _for_form(error), form=request.form, **form)
-    return _show_secret(key, secret, "Key created")
+    return _show_secret(key, secret)
 
 
 @blueprint.get("/keys/<key_id>")
 def show_key(slug: str, key_id: str) -> str:
     key = key_here(slug, key_id)
-    project = key.project
     return render_template(
         "keys/show.html",
         key=key,
         usage=audit.usage_of(key),
         entries=audit.page_of_key(key_id, by=actor(), filters={}, cursor=None, limit=RECENT).rows,
         events=activity.page_of_target(key.id, limit=RECENT).rows,
-        may_write=actor().may(KEYS_WRITE, project.id),
+        may_write=actor().may(KEYS_WRITE, key.project_id),
     )
 
 
 @blueprint.route("/keys/<key_id>/edit", methods=["GET", "POST"])
 def edit_key(slug: str, key_id: str) -> Answer:
-    key = key_here(slug, key_id)
-    project = key.project
-    actor().require(KEYS_WRITE, project.id)
-    form = _form(project, key)
+    key = _key_of_page(slug, key_id)
+    form = _form(key)
     if request.method == "GET":
         return render_template("keys/edit.html", key=key, form=_filled_in(key), errors={}, **form)
     try:
@@ -112,7 +109,7 @@ def rotate_key(slug: str, key_id: str) -> Answer:
         )
     except (Invalid, Conflict, Forbidden) as error:
         return invalid("keys/rotate.html", error, key=key, graces=GRACES, form=request.form)
-    return _show_secret(key, secret, "Key rotated", ends_at)
+    return _show_secret(key, secret, ends_at)
 
 
 @blueprint.route("/keys/<key_id>/revoke", methods=["GET", "POST"])
@@ -160,20 +157,17 @@ def key_here(slug: str, key_id: str) -> Key:
 def _key_of_page(slug: str, key_id: str) -> Key:
     """The key that a dialog is about, where the person may change it."""
     key = key_here(slug, key_id)
-    project = key.project
-    actor().require(KEYS_WRITE, project.id)
+    actor().require(KEYS_WRITE, key.project_id)
     return key
 
 
-def _show_secret(key: Key, secret: str, title: str, ends_at: int | None = None) -> Answer:
+def _show_secret(key: Key, secret: str, ends_at: int | None = None) -> Answer:
     """The one response that carries the secret: no redirect, no cache, no session."""
     page = render_template(
         "keys/secret.html",
         key=key,
         secret=secret,
-        title=title,
         ends_at=ends_at,
-        rotated=title != "Key created",
         base_url=current_app.config["LATCHKEY"].base_url,
     )
     response = current_app.make_response(page)
@@ -184,14 +178,11 @@ def _show_secret(key: Key, secret: str, title: str, ends_at: int | None = None) 
 # --- forms ----------------------------------------------------------------------------------
 
 
-def _form(project: Project, key: Key | None = None) -> dict[str, Any]:
+def _form(key: Key | None = None) -> dict[str, Any]:
     """What the create and edit forms offer."""
     return {
-        "environments": ENVIRONMENTS,
         "expirations": ((KEEP, "Keep as it is"), *EXPIRATIONS) if key else EXPIRATIONS,
         "plans": PLANS,
-        "console_permissions": CONSOLE,
-        "example_prefix": project.prefix,
     }
 
 
@@ -238,7 +229,7 @@ def _expiration(form: Mapping[str, str]) -> dict[str, Any]:
 
 def _changed_status(key: Key, wanted: str | None) -> dict[str, str]:
     """The status, when the form's differs from the key's: an expired key is not revoked."""
-    shown = REVOKED if key.revoked_at is not None else "active"
+    shown = REVOKED if key.revoked_at is not None else ACTIVE
     return {"status": wanted} if wanted and wanted != shown else {}
 
 
@@ -253,7 +244,7 @@ def _filled_in(key: Key) -> dict[str, Any]:
         "plan": key.plan,
         "per_minute": key.limit_per_minute or "",
         "per_hour": key.limit_per_hour or "",
-        "status": REVOKED if key.revoked_at is not None else "active",
+        "status": REVOKED if key.revoked_at is not None else ACTIVE,
     }
 
 

@@ -87,7 +87,14 @@ def serve(host: str | None, port: int | None) -> None:
             click.echo(f"Become the owner: {config.base_url}/setup?token={token}")
         sys.stdout.flush()
 
-    server.serve(app, config.host, config.port, on_start=announce, on_stop=audit.store_attempts)
+    server.serve(
+        app,
+        config.host,
+        config.port,
+        is_quick=app.wsgi_app.is_quick,
+        on_start=announce,
+        on_stop=audit.store_attempts,
+    )
 
 
 @cli.command()

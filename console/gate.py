@@ -43,6 +43,10 @@ class Gate:
         self.app = app
         self.config = config
 
+    def is_quick(self, path: str) -> bool:
+        """Whether what is asked at this path is answered at once, without waiting for anything."""
+        return path in (VERIFY, NGINX)
+
     def __call__(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
         path = environ.get("PATH_INFO", "")
         if path == VERIFY:

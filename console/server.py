@@ -1,36 +1,70 @@
-"""The production server: granian's WSGI worker as a thread of this one process.
+"""The production server: granian in this one process, a thread for the checks and a pool for the
+pages. Translates a request into WSGI (PEP 3333) and knows nothing of what is answered.
 
-Granian would fork a worker and watch it; then `kill -9` of the process that was started leaves
-the other one serving. Its free-threaded server class runs the same worker in a thread, and for
-WSGI that works with the interpreter lock too.
+The thread that receives a request answers it on the spot where the application says that it does
+so without waiting: threads that pass the interpreter lock to and fro for work of 40 µs spend half
+of their time on it (docs/decisions.md). All the rest goes to the pool, bodies read beforehand.
+
+Granian by itself would fork a worker and watch it; then `kill -9` of the process that was started
+leaves the other one serving. Its free-threaded server class runs the same worker in a thread, and
+that works with the interpreter lock too.
 """
 
+import asyncio
+import io
+import itertools
+import logging
 import os
 import signal
 import socket
 import sys
 import time
-from collections.abc import Callable
-from typing import Any, NoReturn
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
+from http import HTTPStatus
+from typing import Any, NoReturn, Self
 
-from granian.constants import HTTPModes, Interfaces
+from granian._granian import CallbackScheduler
+from granian.constants import HTTPModes, Interfaces, Loops, TaskImpl
+from granian.rsgi import ProtocolClosed
+from granian.server import mt
 from granian.server.common import AbstractServer
-from granian.server.mt import MTServer
 
 from config import ConfigError
 
+log = logging.getLogger(__name__)
+
 THREADS = 16
-# A thread keeps its database connection, and granian ends an idle thread without the interpreter
-# lock that closing the connection needs, which aborts the process: so none is ever idle enough.
-IDLE_SECONDS = 10**9
 # Long Python work in one thread gives way to waiting checks sooner than the default 5 ms.
 SWITCH_INTERVAL_SECONDS = 0.0005
 LISTENING_POLL_SECONDS = 0.01
 # A client that stalls in the middle of its request holds up the end no longer than this.
 STOP_SECONDS = 20
+BODY_SECONDS = 20
+# More is never handed on: by its length the application then sees that it is too much.
+BODY_MAX_BYTES = 1024 * 1024 + 1
+WHOLE_MAX_DIGITS = 6  # an answer's length; longer ones are sent piece by piece
+UNREADABLE = "?"
+
+Environ = dict[str, Any]
+WSGI = Callable[[Environ, Any], Iterable[bytes]]
+Headers = list[tuple[str, str]]
+
+ENVIRON: Environ = {
+    "SCRIPT_NAME": "",
+    "SERVER_PROTOCOL": "HTTP/1.1",
+    "wsgi.version": (1, 0),
+    "wsgi.input": io.BytesIO(),
+    "wsgi.input_terminated": True,  # Werkzeug's: what can be read is the whole body
+    "wsgi.errors": sys.stderr,
+    "wsgi.multithread": True,
+    "wsgi.multiprocess": False,
+    "wsgi.run_once": False,
+}
 
 
-class _InProcess(MTServer):
+class _InProcess(mt.MTServer):
     def __init__(
         self, on_start: Callable[[], None], on_stop: Callable[[], None], **settings: Any
     ) -> None:
@@ -46,7 +80,6 @@ class _InProcess(MTServer):
 
     def startup(self, *args: Any) -> None:
         """Whoever reads the address that `on_start` prints can call it at once."""
-        self.blocking_threads_idle_timeout = IDLE_SECONDS  # granian's own check allows ten minutes
         super().startup(*args)  # type: ignore[no-untyped-call]
         while self.wrks[0].inner.is_alive() and not self._is_listening():
             time.sleep(LISTENING_POLL_SECONDS)
@@ -80,23 +113,174 @@ class _InProcess(MTServer):
             os._exit(0)
 
 
+class _Requests(CallbackScheduler):
+    """Takes each request from granian, in granian's own thread, and sees to its answer.
+
+    A request has granian's `scope` and `proto`; `done()` says that the proto has its answer.
+    """
+
+    def __new__(cls, loop: asyncio.AbstractEventLoop, *_: Any) -> Self:
+        return super().__new__(cls, loop, None, None, None, None)
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, app: WSGI, is_quick: Callable[[str], bool]
+    ) -> None:
+        self.loop = loop
+        self.app = app
+        self.is_quick = is_quick
+        self.pool = ThreadPoolExecutor(THREADS, thread_name_prefix="pages")
+        self.reading: set[asyncio.Task[None]] = set()
+        self._schedule_fn = self._take
+
+    def _take(self, request: Any) -> None:
+        environ = _environ(request.scope)
+        if "HTTP_TRANSFER_ENCODING" in environ or environ.get("CONTENT_LENGTH", "0") != "0":
+            self.loop.call_soon_threadsafe(self._read_first, request, environ)
+        else:
+            self._hand_on(request, environ)
+
+    def _read_first(self, request: Any, environ: Environ) -> None:
+        task = self.loop.create_task(self._read_body(request, environ))
+        self.reading.add(task)  # the loop itself keeps only a weak hold on it
+        task.add_done_callback(self.reading.discard)
+
+    async def _read_body(self, request: Any, environ: Environ) -> None:
+        """However slowly a body comes, no thread waits for it."""
+        body = environ["wsgi.input"] = io.BytesIO()
+        try:
+            async with asyncio.timeout(BODY_SECONDS):
+                async for chunk in request.proto:
+                    body.write(chunk[: BODY_MAX_BYTES - body.tell()])
+                    if body.tell() == BODY_MAX_BYTES:
+                        break
+        except TimeoutError:
+            _refuse(request, HTTPStatus.REQUEST_TIMEOUT)
+            return
+        body.seek(0)
+        self._hand_on(request, environ)
+
+    def _hand_on(self, request: Any, environ: Environ) -> None:
+        if self.is_quick(environ["PATH_INFO"]):
+            self._answer(request, environ)
+        else:
+            self.pool.submit(self._answer, request, environ)
+
+    def _answer(self, request: Any, environ: Environ) -> None:
+        """Calls the application; whatever goes wrong in it, the client has an answer."""
+        started: list[Any] = []
+
+        def start_response(status: str, headers: Headers, exc_info: Any = None) -> None:
+            started[:] = int(status[:3]), headers
+
+        try:
+            result = self.app(environ, start_response)
+            try:
+                if isinstance(result, list) or (started and _is_short(started[1])):
+                    request.proto.response_bytes(*started, b"".join(result))
+                else:
+                    self._stream(request.proto, started, result)
+            finally:
+                getattr(result, "close", _nothing)()
+            request.done()
+        except ProtocolClosed:
+            request.done()  # the client has gone
+        except BaseException:
+            log.exception("%s failed", environ["PATH_INFO"])
+            _refuse(request, HTTPStatus.INTERNAL_SERVER_ERROR)
+
+    def _stream(self, proto: Any, started: list[Any], pieces: Iterable[bytes]) -> None:
+        """Sends piece by piece, each when the client has taken the one before."""
+        pieces = iter(pieces)
+        first = next(pieces, b"")  # by now every application has called start_response
+        out = proto.response_stream(*started)
+        for piece in itertools.chain([first], pieces):
+            asyncio.run_coroutine_threadsafe(_send(out, piece), self.loop).result()
+
+
+def _is_short(headers: Headers) -> bool:
+    """Whether the answer announces a length that may well lie in memory."""
+    for name, value in headers:
+        if name.lower() == "content-length":
+            return len(value) <= WHOLE_MAX_DIGITS
+    return False
+
+
+def _nothing() -> None:
+    """Most answers have nothing to close."""
+
+
+async def _send(out: Any, piece: bytes) -> None:
+    await out.send_bytes(piece)
+
+
+def _refuse(request: Any, status: int) -> None:
+    request.proto.response_empty(status, [("Connection", "close")])
+    request.done()
+
+
+def _environ(scope: Any) -> Environ:
+    """The request as WSGI puts it.
+
+    Names with underscores are dropped, as nginx does: afterwards nobody could tell
+    `X_Forwarded_For` from `X-Forwarded-For`. A header in other characters than ASCII's is not
+    handed on by granian, but that it was there is.
+    """
+    environ = ENVIRON | {
+        "REQUEST_METHOD": scope.method,
+        "PATH_INFO": scope.path.encode().decode("latin-1"),
+        "QUERY_STRING": scope.query_string,
+        "REMOTE_ADDR": scope.client.rpartition(":")[0].strip("[]"),
+        "wsgi.url_scheme": scope.scheme,
+    }
+    environ["SERVER_NAME"], _, environ["SERVER_PORT"] = scope.server.rpartition(":")
+    headers = scope.headers
+    for name, value in headers.items():
+        variable = _variable(name)
+        if variable:
+            known = environ.get(variable)
+            environ[variable] = value if known is None else f"{known},{value}"
+    for name in headers.keys():
+        variable = _variable(name)
+        if variable and variable not in environ:
+            environ[variable] = UNREADABLE
+    return environ
+
+
+@lru_cache(maxsize=1_000)
+def _variable(name: str) -> str | None:
+    """The header's name in WSGI; None for one with an underscore."""
+    if "_" in name:
+        return None
+    variable = name.upper().replace("-", "_")
+    return variable if variable in ("CONTENT_TYPE", "CONTENT_LENGTH") else f"HTTP_{variable}"
+
+
 def serve(
-    app: Any, host: str, port: int, *, on_start: Callable[[], None], on_stop: Callable[[], None]
+    app: WSGI,
+    host: str,
+    port: int,
+    *,
+    is_quick: Callable[[str], bool],
+    on_start: Callable[[], None],
+    on_stop: Callable[[], None],
 ) -> None:
     """Serves until SIGINT or SIGTERM, lets the requests under way finish and ends the process.
 
-    Raises ConfigError for an address that cannot be listened on.
+    `is_quick` says of a path that it is answered without waiting for anything. Raises ConfigError
+    for an address that cannot be listened on.
     """
     sys.setswitchinterval(SWITCH_INTERVAL_SECONDS)
+    mt._new_cbscheduler = lambda loop, *_, **__: _Requests(loop, app, is_quick)
     server = _InProcess(
         on_start,
         on_stop,
         address=_free_address(host, port),
         port=port,
-        interface=Interfaces.WSGI,
+        interface=Interfaces.RSGI,
+        loop=Loops.asyncio,
+        task_impl=TaskImpl.asyncio,
         http=HTTPModes.http1,
         websockets=False,
-        blocking_threads=THREADS,
         log_enabled=False,
     )
     # Granian would start its worker anew on a hangup; here that means what it always does.

@@ -16,10 +16,16 @@ Network = IPv4Network | IPv6Network
 PREFIX = "LATCHKEY_"
 
 # Promised, and read by a later version: named here so that a set one is not a silent surprise.
-NOT_YET_USED = ("REDIS_URL", "METRICS_TOKEN", "SMTP_URL", "MAIL_FROM")
+NOT_YET_USED = ("METRICS_TOKEN", "SMTP_URL", "MAIL_FROM")
 HOST_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?")
 SECRET_KEY_MIN_LENGTH = 32
-NEVER_SHOWN = ("SECRET_KEY", "DATABASE_URL")
+NEVER_SHOWN = ("SECRET_KEY", "DATABASE_URL", "REDIS_URL")
+
+
+class Networks(tuple[Network, ...]):
+    """Networks that a cache finds without reckoning with each of them: checks ask often."""
+
+    __hash__ = object.__hash__
 
 
 class ConfigError(Exception):
@@ -30,11 +36,12 @@ class ConfigError(Exception):
 class Config:
     data_dir: Path  # database, generated secret key, lock file
     database_url: str  # sqlite:///<path> or postgresql://…
+    redis_url: str  # shared counts of limits; empty: each process counts for itself
     host: str
     port: int
     base_url: str  # public address, used in links and cookies
     secret_key: str  # signs sessions and access tokens; empty: made once in data_dir
-    trusted_proxies: tuple[Network, ...]  # whose forwarded headers are believed
+    trusted_proxies: Networks  # whose forwarded headers are believed
     key_limit: int  # live keys per project, unless the project sets its own
     audit_mode: str  # strict | buffered
     synchronous: str  # normal | full (survives power loss)
@@ -62,6 +69,7 @@ def load(environ: Mapping[str, str] | None = None) -> Config:
         database_url=source.read(
             "DATABASE_URL", f"sqlite:///{quote(str(data_dir.resolve()))}/latchkey.db", _database_url
         ),
+        redis_url=source.read("REDIS_URL", "", _redis_url),
         host=host,
         port=port,
         base_url=source.read("BASE_URL", f"http://{shown_host}:{port}", _base_url),
@@ -161,7 +169,7 @@ def _one_of(*allowed: str) -> Callable[[str], str]:
     return parse
 
 
-def _networks(text: str) -> tuple[Network, ...]:
+def _networks(text: str) -> Networks:
     from console.addresses import parse_network  # the package imports this module
 
     networks = []
@@ -172,7 +180,7 @@ def _networks(text: str) -> tuple[Network, ...]:
             raise ValueError(
                 f"a comma-separated list of networks such as 10.0.0.0/8 is allowed ({error})"
             ) from None
-    return tuple(networks)
+    return Networks(networks)
 
 
 def _database_url(text: str) -> str:
@@ -185,6 +193,17 @@ def _database_url(text: str) -> str:
             "sqlite:///<path> or postgresql://<host>/<database> is allowed, with %23 for #, "
             "%25 for %, %2F for / and %3F for ? inside a name or password"
         )
+    return text
+
+
+def _redis_url(text: str) -> str:
+    parts = _url_parts(text)
+    if text and (
+        parts is None
+        or parts.scheme not in ("redis", "rediss", "unix")
+        or not parts.path + parts.netloc
+    ):
+        raise ValueError("redis://<host>:<port>/<number>, rediss://… or unix://<path> is allowed")
     return text
 
 

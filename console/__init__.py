@@ -12,7 +12,8 @@ from flask import Flask
 
 import config as settings
 from config import Config, ConfigError
-from console import country, db, projects
+from console import audit, batch, country, db, journal, limits, projects
+from console.journal import Journal
 
 __version__ = "0.1.0"
 
@@ -21,7 +22,7 @@ SECRET_KEY_FILE = "secret_key"
 LOCK_FILE = "latchkey.lock"
 
 
-def create_app(config: Config | None = None) -> Flask:
+def create_app(config: Config | None = None, *, in_background: bool = True) -> Flask:
     """The application: Flask for the console and the API, with the gate ahead of it.
 
     Raises ConfigError, NewerSchema, or OperationalError for a database that cannot be used.
@@ -29,6 +30,19 @@ def create_app(config: Config | None = None) -> Flask:
     from console import api, gate, web
 
     config = start(config or settings.load())
+    limits.use_store(
+        limits.RedisStore(config.redis_url) if config.redis_url else limits.LocalStore()
+    )
+    journal.use(
+        Journal(
+            config.data_dir,
+            batch.store,
+            # Buffered, a check waits for no disk: the last second is lost with the power.
+            synced=config.synchronous == "full" and config.audit_mode == "strict",
+            tidy=audit.store_attempts,
+            in_background=in_background,
+        )
+    )
     app = Flask(
         "console",
         template_folder=str(ROOT / "templates"),
@@ -37,7 +51,8 @@ def create_app(config: Config | None = None) -> Flask:
     app.config.update(SECRET_KEY=config.secret_key, LATCHKEY=config)
     app.register_blueprint(api.blueprint)
     web.register(app)
-    app.wsgi_app = gate.Gate(app.wsgi_app, config)  # type: ignore[method-assign]
+    app.extensions["gate"] = gate.Gate(app.wsgi_app, config)
+    app.wsgi_app = app.extensions["gate"]  # type: ignore[method-assign]
     return app
 
 

@@ -5,6 +5,7 @@ means the same whichever way the server listens.
 """
 
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from ipaddress import (
     IPv4Address,
     IPv4Network,
@@ -18,6 +19,7 @@ Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
 
 ALLOWLIST_MAX = 50
+REMEMBERED_LENGTH = 100  # of a header: longer ones are rare, and would fill the memory
 MAPPED = IPv6Network("::ffff:0:0/96")
 
 
@@ -79,7 +81,21 @@ def covered(address: str | None, networks: Iterable[str]) -> bool:
     if address is None:
         return False
     known = parse_address(address)
-    return lies_in(known, map(ip_network, networks))
+    return lies_in(known, map(_stored_network, networks))
+
+
+@lru_cache(maxsize=10_000)
+def _stored_network(text: str) -> Network:
+    return ip_network(text)
+
+
+@lru_cache(maxsize=1_000)
+def is_one_of(peer: str, networks: Sequence[Network]) -> bool:
+    """Whether the peer of a connection is one of these; a Unix socket, without address, is not."""
+    try:
+        return lies_in(parse_address(peer), networks)
+    except ValueError:
+        return False
 
 
 def lies_in(address: Address, networks: Iterable[Network]) -> bool:
@@ -94,6 +110,12 @@ def client_address(peer: str | None, forwarded_for: str, trusted: Sequence[Netwo
     stranger wrote further left is never reached. Where a trusted proxy names something that is
     no address, the client's is not known (None): the proxy's own must not open an allowlist.
     """
+    if len(forwarded_for) > REMEMBERED_LENGTH:
+        return _walk(peer, forwarded_for, trusted)
+    return _walked(peer, forwarded_for, trusted)
+
+
+def _walk(peer: str | None, forwarded_for: str, trusted: Sequence[Network]) -> str | None:
     try:
         client = parse_address(peer or "")
         hops = forwarded_for.split(",") if forwarded_for.strip() else []
@@ -102,6 +124,9 @@ def client_address(peer: str | None, forwarded_for: str, trusted: Sequence[Netwo
     except ValueError:
         return None
     return str(client)
+
+
+_walked = lru_cache(maxsize=10_000)(_walk)
 
 
 def _without_port(hop: str) -> str:

@@ -7,17 +7,16 @@ import logging
 import threading
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from functools import lru_cache
+from typing import Any, Protocol
 
-import peewee
-
-from console import addresses, clock, country, db, paging
+from console import addresses, batch, clock, country, db, journal, limits, paging, usage
 from console import secret as secrets_of
 from console.actor import Actor
 from console.errors import Invalid
 from console.keys import key_to_audit
-from console.models import Attempt, Entry, Event, Key, Secret, Usage
+from console.known import Known
+from console.models import Attempt, Entry, Event, Key
 from console.paging import Page
 from console.permissions import AUDIT_READ
 
@@ -34,8 +33,7 @@ EVENT_RETENTION_DAYS = 365
 PRUNE_BATCH = 1_000
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
+class Call(Protocol):
     """What the client's request was, as far as the log keeps it."""
 
     method: str
@@ -49,64 +47,39 @@ class Call:
 # --- write ----------------------------------------------------------------------------------
 
 
-def record(key: Key, secret: Secret, call: Call, *, code: str, status: int, at: int) -> int:
-    """Stores one entry and counts it, inside the caller's transaction. Returns the entry's id."""
-    ip = None if call.ip is None else str(addresses.parse_address(call.ip))
-    entry_id = Entry.insert(
-        at=at,
-        project_id=key.project_id,
-        key_id=key.id,
-        secret=secret.generation,
-        method=_kept(call.method.upper(), METHOD_MAX_LENGTH),
-        endpoint=_kept(call.endpoint, ENDPOINT_MAX_LENGTH),
-        ip=ip,
-        country=country.of(ip),
-        status=status,
-        code=code,
-        user_agent=_kept(call.user_agent, USER_AGENT_MAX_LENGTH),
-        request_id=call.request_id,
-        permissions=list(call.permissions),
-    ).execute()
-    _count(key, allowed=status < 400, at=at)
-    Key.update(last_used_at=at, last_used_ip=ip, requests_total=Key.requests_total + 1).where(
-        Key.id == key.id
-    ).execute()
-    Secret.update(last_used_at=at).where(Secret.digest == secret.digest).execute()
-    return int(entry_id)
+def record(call: Call, key: Known, *, code: str, status: int, at: int, cost: int) -> None:
+    """Makes an entry safe; `cost` is what it spent of the key's limits.
+
+    Raises OSError, JournalFull.
+    """
+    ip, where = (None, None) if call.ip is None else _located(call.ip)
+    spent = [name for name, _ in key.limits] if cost and limits.is_local() else []
+    journal.append([
+        batch.ENTRY, at, key.project_id, key.id, key.generation,
+        _kept(call.method.upper(), METHOD_MAX_LENGTH), _kept(call.endpoint, ENDPOINT_MAX_LENGTH),
+        ip, where, status, code, _kept(call.user_agent, USER_AGENT_MAX_LENGTH), call.request_id,
+        call.permissions, key.digest, cost, clock.start_of("month", at), spent,
+    ])  # fmt: skip
+
+
+def record_outcome(request_id: str, status: int) -> None:
+    """The status that was finally answered takes the place of the verdict's. Raises OSError,
+    JournalFull."""
+    given = {"kind": batch.OUTCOME, "request_id": request_id, "status": status}
+    journal.append([given.get(field) for field in batch.FIELDS])
+
+
+@lru_cache(maxsize=10_000)
+def _located(ip: str) -> tuple[str, str | None]:
+    """The address as it is stored, and its country."""
+    address = str(addresses.parse_address(ip))
+    return address, country.of(address)
 
 
 def _kept(text: str, length: int) -> str:
     """What the log keeps of a client's text: no secret, wherever one was written; and no NUL, which
     PostgreSQL refuses."""
     return secrets_of.masked(text)[:length].replace("\0", "\N{REPLACEMENT CHARACTER}")
-
-
-def _count(key: Key, *, allowed: bool, at: int) -> None:
-    rows = [
-        {
-            "key_id": key.id,
-            "unit": unit,
-            "start_at": clock.start_of(unit, at),
-            "project_id": key.project_id,
-            "allowed": int(allowed),
-            "denied": int(not allowed),
-        }
-        for unit in ("hour", "day")
-    ]
-    excluded = peewee.EXCLUDED
-    Usage.insert_many(rows).on_conflict(
-        conflict_target=[Usage.key_id, Usage.unit, Usage.start_at],
-        update={
-            Usage.allowed: Usage.allowed + excluded.allowed,
-            Usage.denied: Usage.denied + excluded.denied,
-        },
-    ).execute()
-
-
-def record_outcome(entry_id: int, status: int) -> None:
-    """The status that was finally answered takes the place of the verdict's."""
-    with db.write():
-        Entry.update(status=status).where(Entry.id == entry_id).execute()
 
 
 # --- read -----------------------------------------------------------------------------------
@@ -117,6 +90,7 @@ def page_of_key(
 ) -> Page[Entry]:
     """One key's entries, newest first. Raises Invalid, Unknown, Forbidden."""
     key = key_to_audit(key_id, by=by)
+    journal.settle()
     query = Entry.select().where(Entry.key_id == key.id)
     return paging.by_id(_filtered(query, filters), Entry.id, cursor, limit)
 
@@ -126,6 +100,7 @@ def page_of_project(
 ) -> Page[Entry]:
     """A project's entries, newest first; a member's only those of their own keys."""
     by.require(AUDIT_READ, project_id)
+    journal.settle()
     query = Entry.select().where(Entry.project_id == project_id)
     if by.sees_only_own(project_id):
         own = Key.select(Key.id).where(Key.project == project_id, Key.owner == by.id)
@@ -176,21 +151,6 @@ FILTERS: Mapping[str, Any] = {
 }
 
 
-def usage_of(key: Key) -> dict[str, int]:
-    """`requests_today`, `requests_this_month` (UTC) and `requests_total`, allowed or not."""
-    now = clock.now()
-    today, month = clock.start_of("day", now), clock.start_of("month", now)
-    days = Usage.select().where(
-        Usage.key_id == key.id, Usage.unit == "day", Usage.start_at >= month
-    )
-    counts = {day.start_at: day.allowed + day.denied for day in days}
-    return {
-        "requests_today": counts.get(today, 0),
-        "requests_this_month": sum(counts.values()),
-        "requests_total": key.requests_total,
-    }
-
-
 def as_dict(entry: Entry) -> dict[str, Any]:
     """The entry object of the API."""
     return {
@@ -214,7 +174,6 @@ def as_dict(entry: Entry) -> dict[str, Any]:
 
 _attempts: Counter[tuple[int, str, str]] = Counter()
 _attempts_lock = threading.Lock()
-_attempts_stored_at = 0
 
 
 def count_attempt(code: str, ip: str | None, now: int) -> None:
@@ -230,21 +189,10 @@ def _add_attempts(group: tuple[int, str, str], count: int) -> None:
     _attempts[group] += count
 
 
-def store_attempts_now_and_then(now: int) -> None:
-    """Stores the counts where a second has passed since the last time; never raises."""
-    global _attempts_stored_at
-    with _attempts_lock:
-        if not _attempts or 0 <= now - _attempts_stored_at < clock.SECOND:
-            return
-        _attempts_stored_at = now
-    try:
-        store_attempts()
-    except peewee.PeeweeException:
-        log.exception("attempts without a known key could not be stored")
-
-
 def store_attempts() -> None:
     """Moves the counts in memory to the database; they stay in memory where that fails."""
+    if not _attempts:
+        return
     with _attempts_lock:
         groups = dict(_attempts)
         _attempts.clear()
@@ -254,8 +202,6 @@ def store_attempts() -> None:
                 _store_hour(
                     hour_at, {(ip, code): n for (h, ip, code), n in groups.items() if h == hour_at}
                 )
-            oldest = clock.now() - ATTEMPT_RETENTION
-            Attempt.delete().where(Attempt.hour_at < oldest).execute()
     except BaseException:
         with _attempts_lock:
             for group, count in groups.items():
@@ -265,15 +211,18 @@ def store_attempts() -> None:
 
 def _store_hour(hour_at: int, counts: Mapping[tuple[str, str], int]) -> None:
     stored = {(row.ip, row.code) for row in Attempt.select().where(Attempt.hour_at == hour_at)}
-    excluded = peewee.EXCLUDED
+    rows: Counter[tuple[str, str]] = Counter()
     for (ip, code), count in sorted(counts.items()):
         if (ip, code) not in stored and len(stored) >= ATTEMPT_GROUPS_MAX:
             ip = OTHER_ADDRESSES
         stored.add((ip, code))
-        Attempt.insert(hour_at=hour_at, ip=ip, code=code, count=count).on_conflict(
-            conflict_target=[Attempt.hour_at, Attempt.ip, Attempt.code],
-            update={Attempt.count: Attempt.count + excluded.count},
-        ).execute()
+        rows[ip, code] += count
+    db.execute_many(
+        'INSERT INTO "attempt" AS a ("hour_at", "ip", "code", "count") VALUES (?, ?, ?, ?)'
+        ' ON CONFLICT ("hour_at", "ip", "code") DO UPDATE SET'
+        ' "count" = a."count" + excluded."count"',
+        [(hour_at, *group, count) for group, count in rows.items()],
+    )
 
 
 def attempts(limit: int = 100) -> list[Attempt]:
@@ -287,11 +236,14 @@ def attempts(limit: int = 100) -> list[Attempt]:
 
 
 def prune(retention_days: int) -> tuple[int, int]:
-    """Deletes entries and events past their time, in small batches that let checks through.
+    """Deletes what is past its time, in small batches that let others write in between.
 
-    Returns how many of each went.
+    Returns how many entries and events went.
     """
     now = clock.now()
+    usage.prune()
+    with db.write():
+        Attempt.delete().where(Attempt.hour_at < now - ATTEMPT_RETENTION).execute()
     entries = _delete_before(Entry, now - retention_days * clock.DAY)
     events = _delete_before(Event, now - EVENT_RETENTION_DAYS * clock.DAY)
     return entries, events

@@ -6,7 +6,7 @@ from config import Config
 from console import check, people, wire
 from console.actor import KEY, Actor
 from console.check import Verdict
-from console.models import Key
+from console.known import Known
 from console.wire import Environ
 
 
@@ -18,7 +18,7 @@ class Caller:
     verdict: Verdict | None = None
 
     @property
-    def key(self) -> Key | None:
+    def key(self) -> Known | None:
         return self.verdict.key if self.verdict else None
 
 
@@ -60,7 +60,7 @@ def caller(
     return Caller(_holder(verdict.key, ip, request_id), verdict)
 
 
-def _holder(key: Key, ip: str | None, request_id: str) -> Actor:
+def _holder(key: Known, ip: str | None, request_id: str) -> Actor:
     return Actor(
         kind=KEY,
         id=key.id,

@@ -2,18 +2,20 @@
 
 One order for all doors (interface §4): present, well-formed, known, not superseded, revoked or
 expired, project, environment, address, permissions, rate limit, quota. The first failure is the
-verdict; nothing is spent before all of them pass, and nothing is answered before it is stored.
+verdict; nothing is spent before all of them pass, and nothing is answered before its entry is safe.
 """
 
 import logging
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import peewee
 
-from console import addresses, audit, clock, db, limits, permissions, secret
-from console.limits import Allowance
-from console.models import REVOKED, Key, Person, Project, Secret
+from console import addresses, audit, clock, known, limits, permissions, secret
+from console.journal import JournalFull
+from console.known import Known
+from console.limits import Allowance, CountsUnavailable
 
 log = logging.getLogger(__name__)
 
@@ -50,9 +52,11 @@ CODES: dict[str, tuple[int, str]] = {
     UNAVAILABLE: (503, "Keys cannot be checked at the moment; try again shortly."),
 }
 UNAVAILABLE_RETRY_SECONDS = 1
+# What a check cannot do without: the database, a disk that takes the entry, the limits' counts.
+FAILURES = (peewee.PeeweeException, OSError, JournalFull, CountsUnavailable)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Request:
     """A client's request: what it presents, where from, and what it asks for."""
 
@@ -68,18 +72,8 @@ class Request:
     cost: int = 1
     within: frozenset[str] | None = None  # ids of the projects that the asker may ask about
 
-    def call(self) -> audit.Call:
-        return audit.Call(
-            method=self.method,
-            endpoint=self.endpoint,
-            ip=self.ip,
-            user_agent=self.user_agent,
-            request_id=self.request_id,
-            permissions=self.permissions,
-        )
 
-
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Verdict:
     """The answer of a check; instants are milliseconds.
 
@@ -90,11 +84,10 @@ class Verdict:
     code: str
     request_id: str
     at: int
-    key: Key | None = None
-    secret: Secret | None = None
+    key: Known | None = None
     missing_permissions: tuple[str, ...] = ()
-    allowance: Allowance = field(default_factory=Allowance)
-    entry_id: int | None = None
+    allowance: Allowance = limits.NONE
+    is_recorded: bool = False
 
     @property
     def is_valid(self) -> bool:
@@ -118,155 +111,176 @@ class Verdict:
         return max(1, -(-(self.allowance.refused.reset_at - self.at) // 1000))
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
-    """One rule applied to a request: its name, the code when it fails, and a sentence."""
+class Rule(NamedTuple):
+    """One rule: its name, the code when it fails, when it does, and a sentence for when not."""
+
+    name: str
+    code: str
+    fails: Callable[[Request, Any, int], bool]
+    passed: str
+    is_last: bool = False  # where it fails nothing further can be said
+
+
+class Step(NamedTuple):
+    """A rule applied to a request: its name, the code when it failed, and a sentence."""
 
     check: str
     code: str | None
     detail: str
 
 
+def _is_elsewhere(request: Request, key: Known) -> bool:
+    beyond = request.within is not None and key.project_id not in request.within
+    return beyond or request.project not in (None, key.project)
+
+
+def _is_superseded(request: Request, key: Known, now: int) -> bool:
+    return key.superseded_at is not None and now >= (key.works_until or 0)
+
+
+def _is_expired(request: Request, key: Known, now: int) -> bool:
+    return key.expires_at is not None and key.expires_at <= now
+
+
+def _is_outside(request: Request, key: Known, now: int) -> bool:
+    return bool(key.ip_allowlist) and not addresses.covered(request.ip, key.ip_allowlist)
+
+
+def _lacks(request: Request, key: Known, now: int) -> bool:
+    required = request.permissions
+    return bool(required) and bool(permissions.missing(key.permissions, required))
+
+
+def _is_misshapen(request: Request, key: Known | None, now: int) -> bool:
+    return not secret.is_well_formed(request.secret or "")
+
+
+# The order is a promise (interface §4).
+RULES_OF_A_SECRET = (
+    Rule("present", MISSING, lambda request, key, now: not request.secret, "A key was sent.", True),
+    Rule("well_formed", MALFORMED, _is_misshapen, "Shape and checksum are right.", True),
+    Rule("known", INVALID, lambda request, key, now: key is None, "The key is known.", True),
+)
+RULES_OF_A_KEY: tuple[Rule, ...] = (
+    Rule("not_superseded", SUPERSEDED, _is_superseded, "The secret is in use."),
+    Rule("not_revoked", REVOKED_KEY, lambda request, key, now: key.revoked_at is not None,
+         "Not revoked."),
+    Rule("not_expired", EXPIRED_KEY, _is_expired, "Not expired."),
+    Rule("project", PROJECT_MISMATCH, lambda request, key, now: _is_elsewhere(request, key),
+         "The project fits.", True),
+    Rule("environment", ENVIRONMENT_MISMATCH,
+         lambda request, key, now: request.environment not in (None, key.environment),
+         "The environment fits."),
+    Rule("ip_allowlist", IP_NOT_ALLOWED, _is_outside, "The address is allowed."),
+    Rule("permissions", PERMISSION_DENIED, _lacks, "Holds what is needed."),
+)  # fmt: skip
+
+
 def check(request: Request) -> Verdict:
-    """The verdict, with its entry stored. A failing database is UNAVAILABLE, never a bad key."""
+    """The verdict, its entry safe. Where that cannot be it is UNAVAILABLE, never a bad key."""
     now = clock.now()
     try:
-        key, used = _find(request)
-        code = _first_failure(_steps(request, key, used, now))
-        if key is None or used is None:
-            verdict = Verdict(code=code, request_id=request.request_id, at=now)
+        key = _find(request)
+        if key is None:
+            code = _first_failure(RULES_OF_A_SECRET, request, None, now)
             audit.count_attempt(code, request.ip, now)
-        else:
-            verdict = _stored(request, code, key, used)
-    except peewee.PeeweeException:
+            return Verdict(code, request.request_id, now)
+        code = _first_failure(RULES_OF_A_KEY, request, key, now)
+        verdict = _verdict(request, code, key, now, limits.spend)
+        _record(request, key, verdict)
+        return verdict
+    except FAILURES:
         return _unavailable(request, now)
-    if code not in (MISSING, MALFORMED):  # which cost the database nothing
-        audit.store_attempts_now_and_then(now)
-    return verdict
 
 
-def _stored(request: Request, code: str, key: Key, used: Secret) -> Verdict:
-    """Spends the limits of a key that passed, and stores the entry, in one transaction."""
-    with db.write():
-        db.hold(Key, key.id)
-        # Read while the key is held: of calls that waited for each other, no later one counts in
-        # an earlier window, which would start the count anew.
-        at = clock.now()
-        verdict = _verdict(request, code, key, used, at, limits.spend)
-        entry_id = audit.record(
-            key, used, request.call(), code=verdict.code, status=verdict.status, at=at
-        )
-    return replace(verdict, entry_id=entry_id)
+def _find(request: Request) -> Known | None:
+    """The key that the presented secret opens; no database read for what cannot be one."""
+    if not request.secret or not secret.is_well_formed(request.secret):
+        return None
+    return known.find(secret.digest(request.secret))
+
+
+def _first_failure(rules: Sequence[Rule], request: Request, key: Known | None, now: int) -> str:
+    for rule in rules:
+        if rule.fails(request, key, now):
+            return rule.code
+    return VALID
+
+
+def _record(request: Request, key: Known, verdict: Verdict) -> None:
+    """Leaves the entry; where that fails, takes back what was spent."""
+    cost = request.cost if verdict.is_valid else 0
+    try:
+        audit.record(request, key, code=verdict.code, status=verdict.status, at=verdict.at,
+                     cost=cost)  # fmt: skip
+    except BaseException:
+        limits.give_back(key.id, key.limits, cost, verdict.at)
+        raise
+    verdict.is_recorded = True
 
 
 def _unavailable(request: Request, now: int) -> Verdict:
-    log.exception("check %s: the database failed", request.request_id)
-    return Verdict(code=UNAVAILABLE, request_id=request.request_id, at=now)
+    log.exception("check %s could not be made", request.request_id)
+    return Verdict(UNAVAILABLE, request.request_id, now)
 
 
 def explain(request: Request) -> tuple[Verdict, list[Step]]:
     """What `check` would answer and every rule's outcome in order; stores and spends nothing."""
     now = clock.now()
     try:
-        key, used = _find(request)
-        steps = list(_steps(request, key, used, now))
-        code = _first_failure(steps)
-        if key is None or used is None:
-            return Verdict(code=code, request_id=request.request_id, at=now), steps
-        verdict = _verdict(request, code, key, used, now, limits.look)
+        key = _find(request)
+        if key is None:
+            steps = _steps(RULES_OF_A_SECRET, request, None, now)
+            return Verdict(_code_of(steps), request.request_id, now), steps
+        steps = _steps(RULES_OF_A_SECRET + RULES_OF_A_KEY, request, key, now)
+        verdict = _verdict(request, _code_of(steps), key, now, limits.look)
         if verdict.key is not None:
-            limited = _limit_code(limits.look(key, request.cost, now))
+            limited = _limit_code(limits.look(key.id, key.limits, request.cost, now))
             for name, refusal in (("rate_limit", RATE_LIMITED), ("quota", QUOTA_EXCEEDED)):
                 failed = refusal if limited == refusal else None
                 steps.append(_step(name, failed, "Within its limits."))
         return verdict, steps
-    except peewee.PeeweeException:
+    except FAILURES:
         return _unavailable(request, now), []
+
+
+def _steps(rules: Sequence[Rule], request: Request, key: Known | None, now: int) -> list[Step]:
+    steps = []
+    for rule in rules:
+        fails = rule.fails(request, key, now)
+        steps.append(_step(rule.name, rule.code if fails else None, rule.passed))
+        if fails and rule.is_last:
+            break
+    return steps
+
+
+def _step(name: str, code: str | None, passed: str) -> Step:
+    return Step(name, code, CODES[code][1] if code else passed)
+
+
+def _code_of(steps: Sequence[Step]) -> str:
+    return next((step.code for step in steps if step.code), VALID)
 
 
 def _verdict(
     request: Request,
     code: str,
-    key: Key,
-    used: Secret,
-    at: int,
-    take: Callable[[Key, int, int], Allowance],
+    key: Known,
+    now: int,
+    take: Callable[[str, limits.Limits, int, int], Allowance],
 ) -> Verdict:
     """The verdict on a known key; `take` answers for the limits of one that passed so far."""
     if _is_elsewhere(request, key):
-        return Verdict(code=code, request_id=request.request_id, at=at)
-    allowance = take(key, request.cost, at) if code == VALID else limits.look(key, 0, at)
+        return Verdict(code, request.request_id, now)
     if code == VALID:
+        allowance = take(key.id, key.limits, request.cost, now)
         code = _limit_code(allowance) or VALID
-    lacking = permissions.missing(key.permissions, request.permissions)
-    return Verdict(
-        code=code,
-        request_id=request.request_id,
-        at=at,
-        key=key,
-        secret=used,
-        missing_permissions=lacking if code == PERMISSION_DENIED else (),
-        allowance=allowance,
-    )
-
-
-def _find(request: Request) -> tuple[Key | None, Secret | None]:
-    """The key that the presented secret opens; no database read for what cannot be one."""
-    if not request.secret or not secret.is_well_formed(request.secret):
-        return None, None
-    used = (
-        Secret.select(Secret, Key, Project, Person)
-        .join(Key)
-        .join(Project)
-        .switch(Key)
-        .join(Person, peewee.JOIN.LEFT_OUTER)
-        .where(Secret.digest == secret.digest(request.secret))
-        .first()
-    )
-    return (used.key, used) if used else (None, None)
-
-
-def _steps(request: Request, key: Key | None, used: Secret | None, now: int) -> Iterator[Step]:
-    """The rules in their order, up to the limits; ends where nothing further can be known."""
-    yield _step("present", None if request.secret else MISSING, "A key was sent.")
-    if not request.secret:
-        return
-    shaped = secret.is_well_formed(request.secret)
-    yield _step("well_formed", None if shaped else MALFORMED, "Shape and checksum are right.")
-    if not shaped:
-        return
-    yield _step("known", None if key else INVALID, "The key is known.")
-    if key is None or used is None:
-        return
-    superseded = used.is_superseded_at(now)
-    yield _step("not_superseded", SUPERSEDED if superseded else None, "The secret is in use.")
-    status = key.status_at(now)
-    yield _step("not_revoked", REVOKED_KEY if status == REVOKED else None, "Not revoked.")
-    expired = key.expires_at is not None and key.expires_at <= now
-    yield _step("not_expired", EXPIRED_KEY if expired else None, "Not expired.")
-    elsewhere = _is_elsewhere(request, key)
-    yield _step("project", PROJECT_MISMATCH if elsewhere else None, "The project fits.")
-    if elsewhere:
-        return  # and nothing is told of another project's key
-    other = request.environment not in (None, key.environment)
-    yield _step("environment", ENVIRONMENT_MISMATCH if other else None, "The environment fits.")
-    outside = bool(key.ip_allowlist) and not addresses.covered(request.ip, key.ip_allowlist)
-    yield _step("ip_allowlist", IP_NOT_ALLOWED if outside else None, "The address is allowed.")
-    lacking = permissions.missing(key.permissions, request.permissions)
-    yield _step("permissions", PERMISSION_DENIED if lacking else None, "Holds what is needed.")
-
-
-def _first_failure(steps: Iterable[Step]) -> str:
-    return next((step.code for step in steps if step.code), VALID)
-
-
-def _is_elsewhere(request: Request, key: Key) -> bool:
-    beyond = request.within is not None and key.project_id not in request.within
-    return beyond or request.project not in (None, key.project.slug)
-
-
-def _step(name: str, code: str | None, passed: str) -> Step:
-    return Step(name, code, CODES[code][1] if code else passed)
+    else:
+        allowance = limits.look(key.id, key.limits, 0, now)
+    lacking: tuple[str, ...] = ()
+    if code == PERMISSION_DENIED:
+        lacking = permissions.missing(key.permissions, request.permissions)
+    return Verdict(code, request.request_id, now, key, lacking, allowance)
 
 
 def _limit_code(allowance: Allowance) -> str | None:

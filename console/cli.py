@@ -18,6 +18,7 @@ from console import (
     create_app,
     db,
     doctor,
+    journal,
     keys,
     people,
     projects,
@@ -87,13 +88,17 @@ def serve(host: str | None, port: int | None) -> None:
             click.echo(f"Become the owner: {config.base_url}/setup?token={token}")
         sys.stdout.flush()
 
+    def stop() -> None:
+        audit.store_attempts()
+        journal.close()
+
     server.serve(
         app,
         config.host,
         config.port,
-        is_quick=app.wsgi_app.is_quick,
+        is_quick=app.extensions["gate"].is_quick,
         on_start=announce,
-        on_stop=audit.store_attempts,
+        on_stop=stop,
     )
 
 

@@ -4,6 +4,7 @@ import calendar
 import re
 import time
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 
 SECOND = 1_000
 MINUTE = 60 * SECOND
@@ -105,10 +106,15 @@ def up_to_second(instant: int) -> int:
 def start_of(unit: str, instant: int) -> int:
     """The start of the UTC minute, hour, day or month that holds the instant."""
     if unit == "month":
-        moment = to_datetime(instant)
-        return _instant_of(datetime(moment.year, moment.month, 1, tzinfo=UTC))
+        return _start_of_month(instant // DAY)
     length = {"minute": MINUTE, "hour": HOUR, "day": DAY}[unit]
     return instant - instant % length
+
+
+@lru_cache(maxsize=1_000)
+def _start_of_month(day: int) -> int:
+    moment = to_datetime(day * DAY)
+    return _instant_of(datetime(moment.year, moment.month, 1, tzinfo=UTC))
 
 
 def end_of(unit: str, instant: int) -> int:

@@ -4,7 +4,10 @@ SQLite in WAL by default, PostgreSQL by URL; the models are the same on both.
 """
 
 import fcntl
+import mmap
+import os
 import secrets
+import struct
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -28,6 +31,7 @@ SHORT_WAIT_SECONDS = 0.05
 BUSY_RETRY_SECONDS = 0.02
 MIGRATION_LOCK = 0x1A7C4  # an advisory lock's number on PostgreSQL; any constant of ours
 WAL_SIZE_LIMIT = 64 * 1024 * 1024
+CHANGES_SUFFIX = "-changes"
 
 # Two connections that write or checkpoint in the same instant could corrupt the file.
 WAL_RESET_BUG = ((3, 7, 0), (3, 51, 2))
@@ -35,6 +39,7 @@ WAL_RESET_FIXED = ((3, 44, 6), (3, 50, 7))
 
 handle = DatabaseProxy()
 _writer = threading.RLock()
+_changes: "_Changes | None" = None
 
 
 class Base(Model):
@@ -63,10 +68,13 @@ def open_database(url: str, *, synchronous: str = "normal") -> Database:
     Closes this thread's connection to another one. Raises ValueError for another scheme, and
     peewee.OperationalError when the file cannot be used.
     """
+    global _changes
     close()
+    _changes = None
     path = sqlite_file(url)
     if path is not None:
         database = _sqlite(str(path), synchronous)
+        _changes = _Changes(f"{path.resolve()}{CHANGES_SUFFIX}")
     elif urlsplit(url).scheme in ("postgresql", "postgres"):
         database = _postgresql(url)
     else:
@@ -154,10 +162,34 @@ def write() -> Iterator[None]:
     if not _writer.acquire(timeout=BUSY_TIMEOUT_SECONDS):
         raise peewee.OperationalError("another writer holds the database")
     try:
-        with _waiting_at_most(BUSY_TIMEOUT_SECONDS - (time.monotonic() - began)), handle.atomic():
+        with _waiting_at_most(BUSY_TIMEOUT_SECONDS - (time.monotonic() - began)), _counted():
             yield
     finally:
         _writer.release()
+
+
+@contextmanager
+def _counted() -> Iterator[None]:
+    """A transaction that whoever remembers rows hears of, before its change can be answered."""
+    if _changes is None or handle.in_transaction():
+        with handle.atomic():
+            yield
+        return
+    number = 0
+    try:
+        with handle.atomic():
+            number = _changes.begin()
+            yield
+    finally:
+        _changes.end(number)
+
+
+def changes() -> tuple[bytes, bool]:
+    """What a remembered row goes by: other bytes as soon as anybody has written to SQLite through
+    `write`, in whatever process; and whether nobody is about to."""
+    assert _changes is not None
+    seen = _changes.read()
+    return seen, _changes.is_at_rest(seen)
 
 
 @contextmanager
@@ -183,6 +215,52 @@ def transaction(function: Callable[P, R]) -> Callable[P, R]:
             return function(*args, **kwargs)
 
     return inside
+
+
+class _Changes:
+    """How often the database was written, in a small file that all processes map into memory.
+
+    A writer counts `begun` while it holds the database alone, and `ended` after its commit. Who
+    finds both as they were, and equal, has missed nothing; a writer that was killed in between
+    leaves them apart, until the next.
+    """
+
+    FORM = struct.Struct("=QQ")
+
+    def __init__(self, path: str) -> None:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            if os.fstat(descriptor).st_size < self.FORM.size:
+                os.ftruncate(descriptor, self.FORM.size)
+            self._map = mmap.mmap(descriptor, self.FORM.size)
+        finally:
+            os.close(descriptor)
+
+    def read(self) -> bytes:
+        return self._map[:]
+
+    def begin(self) -> int:
+        begun, ended = self.FORM.unpack(self._map)
+        self.FORM.pack_into(self._map, 0, begun + 1, ended)
+        return int(begun) + 1
+
+    def end(self, number: int) -> None:
+        begun, ended = self.FORM.unpack(self._map)
+        self.FORM.pack_into(self._map, 0, begun, max(ended, number))
+
+    @classmethod
+    def is_at_rest(cls, seen: bytes) -> bool:
+        begun, ended = cls.FORM.unpack(seen)
+        return bool(begun == ended)
+
+
+def execute_many(sql: str, rows: Sequence[Sequence[object]]) -> None:
+    """The statement, its parameters written `?`, once for each row; for batches, in which a model
+    for each row would cost ten times as much. Raises PeeweeException."""
+    if not rows:
+        return
+    with peewee.__exception_wrapper__:  # type: ignore[attr-defined]
+        handle.connection().cursor().executemany(sql.replace("?", handle.param), rows)
 
 
 def probe_write() -> None:

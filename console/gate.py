@@ -6,6 +6,7 @@ it. Routing and translation only; any other path goes on to Flask.
 
 import re
 from collections.abc import Callable, Iterable
+from functools import lru_cache
 from http import HTTPStatus
 from typing import Annotated, Any
 from urllib.parse import parse_qsl
@@ -13,7 +14,7 @@ from urllib.parse import parse_qsl
 from pydantic import AfterValidator
 
 from config import Config
-from console import addresses, bearer, check, projects, wire
+from console import addresses, bearer, check, db, projects, wire
 from console.actor import KEY, Actor
 from console.check import UNAVAILABLE
 from console.errors import Forbidden, Invalid, MethodNotAllowed
@@ -34,6 +35,7 @@ METHOD = re.compile(r"[A-Za-z][A-Za-z_-]{0,19}")
 
 # What nginx's auth_request passes on; any other status would reach the client as 500.
 NGINX_PASSES = (200, 401, 403)
+STATUS_LINES = {status.value: f"{status.value} {status.phrase}" for status in HTTPStatus}
 
 
 class Gate:
@@ -42,10 +44,14 @@ class Gate:
     def __init__(self, app: WSGI, config: Config) -> None:
         self.app = app
         self.config = config
+        # Every other way asks another process, or the disk, and lets others run meanwhile.
+        self.never_waits = (
+            db.is_sqlite() and config.synchronous == "normal" and not config.redis_url
+        )
 
     def is_quick(self, path: str) -> bool:
         """Whether what is asked at this path is answered at once, without waiting for anything."""
-        return path in (VERIFY, NGINX)
+        return self.never_waits and path in (VERIFY, NGINX)
 
     def __call__(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
         path = environ.get("PATH_INFO", "")
@@ -65,7 +71,7 @@ class Gate:
             body = b""
         else:
             headers.append(("Content-Length", str(len(body))))
-        start_response(f"{status} {HTTPStatus(status).phrase}", headers)
+        start_response(STATUS_LINES[status], headers)
         return [body]
 
     # --- POST /api/v1/verify ------------------------------------------------------------------
@@ -116,12 +122,7 @@ class Gate:
     def _refuse_strangers(self, environ: Environ) -> None:
         """Only trusted proxies may say what a client asked for."""
         peer = environ.get("REMOTE_ADDR", "")
-        try:
-            address = addresses.parse_address(peer)
-            is_trusted = addresses.lies_in(address, self.config.trusted_proxies)
-        except ValueError:  # a Unix socket has no address
-            is_trusted = False
-        if not is_trusted:
+        if not addresses.is_one_of(peer, self.config.trusted_proxies):
             raise Forbidden(f"{peer or 'This caller'} is not one of LATCHKEY_TRUSTED_PROXIES.")
 
     def _nginx_request(self, environ: Environ, request_id: str) -> check.Request:
@@ -155,6 +156,7 @@ def _projects_to_verify_in(actor: Actor) -> frozenset[str]:
     return within
 
 
+@lru_cache(maxsize=1_000)
 def _query(text: str) -> dict[str, Any]:
     """`permission` (repeatable), `project` and `environment` of the proxy's own address."""
     required: list[str] = []
@@ -216,6 +218,7 @@ def _secret_text(text: str) -> str:
     return text
 
 
+@lru_cache(maxsize=10_000)
 def _address(text: str) -> str:
     try:
         return str(addresses.parse_address(text))

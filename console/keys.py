@@ -9,7 +9,7 @@ from typing import Any
 
 from peewee import JOIN
 
-from console import activity, clock, db, key_fields, limits, paging, projects, secret
+from console import activity, clock, db, journal, key_fields, limits, paging, projects, secret
 from console.actor import Actor
 from console.errors import Conflict, Invalid, Unknown
 from console.fields import NAME_MAX_LENGTH, sort_form
@@ -26,7 +26,7 @@ from console.models import (
     Secret,
 )
 from console.paging import Order, Page
-from console.permissions import AUDIT_READ, KEYS_READ, KEYS_WRITE
+from console.permissions import ANALYTICS_READ, AUDIT_READ, KEYS_READ, KEYS_WRITE
 
 NEWEST_FIRST = "-created_at"
 SORTS: Mapping[str, Order] = {
@@ -116,12 +116,27 @@ def _refuse_over_limit(project: Project, now: int) -> None:
 
 def key_to_read(key_id: str, *, by: Actor) -> Key:
     """The key, where the actor may see it. Raises Unknown, Forbidden."""
+    journal.settle()
     return _allowed(key_id, KEYS_READ, by)
+
+
+def held(key_id: str) -> Key:
+    """The key of whoever presents its secret: theirs to see. Raises Unknown."""
+    journal.settle()
+    key = _joined().where(Key.id == key_id).first()
+    if key is None:
+        raise Unknown("There is no such key.")
+    return key  # type: ignore[no-any-return]
 
 
 def key_to_audit(key_id: str, *, by: Actor) -> Key:
     """The key, where the actor may read its log. Raises Unknown, Forbidden."""
     return _allowed(key_id, AUDIT_READ, by)
+
+
+def key_to_analyse(key_id: str, *, by: Actor) -> Key:
+    """The key, where the actor may see how it is used. Raises Unknown, Forbidden."""
+    return _allowed(key_id, ANALYTICS_READ, by)
 
 
 def key_to_change(key_id: str, *, by: Actor) -> Key:
@@ -162,6 +177,7 @@ def page(
     `q` finds part of a name or the start of a prefix or id; `sort` is one of SORTS, `-` before it
     for descending.
     """
+    journal.settle()
     _refuse_other("status", status, STATUSES)
     _refuse_other("environment", environment, ENVIRONMENTS)
     order = SORTS.get(sort.removeprefix("-"))
@@ -389,7 +405,7 @@ def delete(key_id: str, *, by: Actor, confirm: str | None = None) -> None:
     key = key_to_change(key_id, by=by)
     _refuse_other_name(key, confirm)
     _record("key.deleted", key, by, {"name": (key.name, None), "prefix": (key.prefix, None)})
-    limits.forget(key)
+    limits.forget(key.id)
     key.delete_instance()
 
 

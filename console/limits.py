@@ -1,17 +1,17 @@
 """Rate limits and the monthly quota: plans, windows anchored to the clock, what is left.
 
-Counted in the database inside the check's transaction: exact among threads and processes, and
-kept over a restart. Knows nothing of why a check was made.
+Counted by a store that takes from all windows of a key or from none: in this process, from where
+the database was left at its start, or in Redis, which several processes share. Knows nothing of
+why a check was made.
 """
 
-from collections.abc import Mapping
+import threading
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
-
-import peewee
+from typing import Protocol
 
 from console import clock
-from console.models import LIVE, Key, LimitCount
+from console.models import LIVE, LimitCount
 
 UNLIMITED, FREE, PROFESSIONAL, ENTERPRISE = "unlimited", "free", "professional", "enterprise"
 PLANS: Mapping[str, tuple[int | None, int | None]] = {  # per minute, per hour
@@ -22,6 +22,15 @@ PLANS: Mapping[str, tuple[int | None, int | None]] = {  # per minute, per hour
 }
 MINUTE, HOUR, MONTH = "minute", "hour", "month"
 WINDOW_SECONDS = {MINUTE: 60, HOUR: 3600}
+REMEMBERED_MAX = 20_000
+REDIS_SECONDS = 1.0  # for an answer, at most
+REDIS_SLACK = clock.MINUTE  # how long a count outlives its window: clocks differ a little
+
+Limits = tuple[tuple[str, int], ...]  # name and figure, shortest window first
+
+
+class CountsUnavailable(Exception):
+    """The store of the counts does not answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,67 +59,78 @@ class Allowance:
         return rates[-1] if rates else None
 
 
-def figures(key: Key) -> tuple[int | None, int | None]:
+NONE = Allowance()
+
+
+class Limited(Protocol):
+    """What of a key says how it is limited."""
+
+    plan: str
+    environment: str
+    limit_per_minute: int | None
+    limit_per_hour: int | None
+    monthly_quota: int | None
+
+
+def figures(key: Limited) -> tuple[int | None, int | None]:
     """The key's limits per minute and per hour; None where there is none."""
     if key.plan == ENTERPRISE:
         return key.limit_per_minute, key.limit_per_hour
     return PLANS[key.plan]
 
 
-def limits_of(key: Key) -> list[tuple[str, int]]:
+def limits_of(key: Limited) -> Limits:
     """The windows that bind this key, shortest first. Test keys have no quota."""
     per_minute, per_hour = figures(key)
     quota = key.monthly_quota if key.environment == LIVE else None
     named = ((MINUTE, per_minute), (HOUR, per_hour), (MONTH, quota))
-    return [(name, limit) for name, limit in named if limit is not None]
+    return tuple((name, limit) for name, limit in named if limit is not None)
 
 
-def spend(key: Key, cost: int, now: int) -> Allowance:
+def spend(key_id: str, limits: Limits, cost: int, now: int) -> Allowance:
     """Takes `cost` from every limit of the key, or from none and says which refused.
 
-    Runs inside the transaction in which the caller holds the key and read `now`: calls that come
-    at once are counted one after the other, and none in a window that another has left.
+    Raises CountsUnavailable.
     """
-    limits = limits_of(key)
     if not limits:
-        return Allowance()
-    allowance = _allowance(limits, _spent(key, now), cost, now)
-    if allowance.refused is None and cost:
-        rows = [
-            {"key_id": key.id, "window": name, "start_at": clock.start_of(name, now), "spent": cost}
-            for name, _ in limits
-        ]
-        _add(rows)
-    return allowance
+        return NONE
+    return _allowance(limits, _store.take(key_id, limits, now, cost), cost, now)
 
 
-def look(key: Key, cost: int, now: int) -> Allowance:
+def look(key_id: str, limits: Limits, cost: int, now: int) -> Allowance:
     """What `spend` would answer, spending nothing."""
-    limits = limits_of(key)
-    return _allowance(limits, _spent(key, now), cost, now) if limits else Allowance()
+    if not limits:
+        return NONE
+    return _allowance(limits, _store.take(key_id, limits, now, 0), cost, now)
 
 
-def _spent(key: Key, now: int) -> dict[str, int]:
-    rows = LimitCount.select().where(LimitCount.key_id == key.id)
-    return {
-        row.window: row.spent for row in rows if row.start_at == clock.start_of(row.window, now)
-    }
+def give_back(key_id: str, limits: Limits, cost: int, now: int) -> None:
+    """Undoes a `spend` whose check could not be answered."""
+    if limits:
+        _store.take(key_id, limits, now, -cost)
 
 
-def _allowance(
-    limits: list[tuple[str, int]], spent: Mapping[str, int], cost: int, now: int
-) -> Allowance:
-    # A limit that was lowered may be overspent; what costs nothing passes it all the same.
-    refusing = [name for name, limit in limits if cost and spent.get(name, 0) + cost > limit]
+def _refusing(limits: Limits, spent: Sequence[int], cost: int) -> list[str]:
+    """The windows that have too little left. One that was lowered may be overspent; what costs
+    nothing passes it all the same."""
+    if cost <= 0:
+        return []
+    pairs = zip(limits, spent, strict=True)
+    return [name for (name, limit), before in pairs if before + cost > limit]
+
+
+def _allowance(limits: Limits, spent: Sequence[int], cost: int, now: int) -> Allowance:
+    """How the limits stand after a call, by what was spent before it."""
+    refusing = _refusing(limits, spent, cost)
     taken = 0 if refusing else cost
     windows = {
         name: Window(
             name=name,
             limit=limit,
-            remaining=max(0, limit - spent.get(name, 0) - taken),
+            remaining=max(0, limit - before - taken),
             reset_at=clock.end_of(name, now),
         )
-        for name, limit in limits
+        for (name, limit), before in zip(limits, spent, strict=True)
     }
     # Of several, the one that ends last: only then is it worth another try. A rate limit is
     # checked before the quota.
@@ -119,21 +139,141 @@ def _allowance(
     return Allowance(tuple(windows.values()), refused)
 
 
-def _add(rows: list[dict[str, Any]]) -> None:
-    """Adds to the counters; one whose window has passed starts anew."""
-    excluded = peewee.EXCLUDED
-    same_window = LimitCount.start_at == excluded.start_at
-    LimitCount.insert_many(rows).on_conflict(
-        conflict_target=[LimitCount.key_id, LimitCount.window],
-        update={
-            LimitCount.spent: peewee.Case(
-                None, [(same_window, LimitCount.spent + excluded.spent)], excluded.spent
-            ),
-            LimitCount.start_at: excluded.start_at,
-        },
-    ).execute()
+# --- stores ---------------------------------------------------------------------------------
+
+Counts = dict[tuple[str, int], int]  # what was spent, by window and its start
 
 
-def forget(key: Key) -> None:
-    """Drops the counters of a key that is being deleted."""
-    LimitCount.delete().where(LimitCount.key_id == key.id).execute()
+class Store(Protocol):
+    def take(self, key_id: str, limits: Limits, now: int, cost: int) -> list[int]:
+        """Takes `cost` from every window, or from none where one refuses. Returns what was spent
+        of each before; a `cost` of 0 only reads."""
+
+
+def _windows(limits: Limits, now: int) -> list[tuple[str, int]]:
+    return [(name, clock.start_of(name, now)) for name, _ in limits]
+
+
+class LocalStore:
+    """Counts in this process. The entries carry what they spent, so that it outlives the process;
+    a key's counts are read from the database when they are first needed."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._counts: dict[str, Counts] = {}
+        self._idle: dict[str, Counts] = {}
+
+    def take(self, key_id: str, limits: Limits, now: int, cost: int) -> list[int]:
+        known = key_id in self._counts or key_id in self._idle
+        recorded = None if known else _recorded(key_id)
+        windows = _windows(limits, now)
+        with self._lock:
+            counts = self._counts_of(key_id, recorded)
+            spent = [counts.get(window, 0) for window in windows]
+            if cost and not _refusing(limits, spent, cost):
+                for window in windows:
+                    counts[window] = counts.get(window, 0) + cost
+                _forget_past(counts, windows)
+            return spent
+
+    def _counts_of(self, key_id: str, recorded: Counts | None) -> Counts:
+        """Those in memory, where another call has read them meanwhile: they have moved on."""
+        counts = self._counts.get(key_id)
+        if counts is None:
+            counts = self._idle.pop(key_id, recorded)
+            self._counts[key_id] = counts = _recorded(key_id) if counts is None else counts
+        return counts
+
+    def forget_idle(self) -> None:
+        """Bounds the memory. To be called when all that was spent up to now is recorded: drops the
+        keys that were not asked for since the last time that there were too many."""
+        with self._lock:
+            if len(self._counts) > REMEMBERED_MAX:
+                self._idle, self._counts = self._counts, {}
+
+
+def _recorded(key_id: str) -> Counts:
+    rows = LimitCount.select().where(LimitCount.key_id == key_id)
+    return {(row.window, row.start_at): row.spent for row in rows}
+
+
+def _forget_past(counts: Counts, windows: Sequence[tuple[str, int]]) -> None:
+    """Keeps the present windows and those before, in which a late call may still count."""
+    past = sorted(counts.keys() - set(windows), key=lambda window: window[1])
+    for window in past[: max(0, len(past) - len(windows))]:
+        del counts[window]
+
+
+class RedisStore:
+    """Counts in Redis, for several processes: one script takes from all windows at once."""
+
+    SCRIPT = """
+        local cost, spent, refused = tonumber(ARGV[1]), {}, false
+        for i, key in ipairs(KEYS) do
+            spent[i] = tonumber(redis.call('GET', key) or '0')
+            refused = refused or (cost > 0 and spent[i] + cost > tonumber(ARGV[2 * i]))
+        end
+        if cost ~= 0 and not refused then
+            for i, key in ipairs(KEYS) do
+                redis.call('INCRBY', key, cost)
+                redis.call('PEXPIRE', key, ARGV[2 * i + 1])
+            end
+        end
+        return spent
+    """
+
+    def __init__(self, url: str) -> None:
+        import redis  # here, for it takes a while and most installations do without
+
+        self._failures = redis.RedisError
+        self._redis = redis.Redis.from_url(
+            url, socket_timeout=REDIS_SECONDS, socket_connect_timeout=REDIS_SECONDS
+        )
+        self._script = self._redis.register_script(self.SCRIPT)
+
+    def take(self, key_id: str, limits: Limits, now: int, cost: int) -> list[int]:
+        windows = _windows(limits, now)
+        arguments: list[int] = [cost]
+        for name, limit in limits:
+            arguments += limit, clock.end_of(name, now) - now + REDIS_SLACK
+        try:
+            return list(self._script(_redis_keys(key_id, windows), arguments))
+        except self._failures as error:
+            raise CountsUnavailable(str(error)) from None
+
+    def ping(self) -> None:
+        """Raises CountsUnavailable."""
+        try:
+            self._redis.ping()
+        except self._failures as error:
+            raise CountsUnavailable(str(error)) from None
+
+
+def _redis_keys(key_id: str, windows: Sequence[tuple[str, int]]) -> list[str]:
+    """In braces what decides, in a cluster, on which machine they lie: all on one."""
+    return [f"latchkey:{{{key_id}}}:{name}:{start}" for name, start in windows]
+
+
+_store: Store = LocalStore()
+
+
+def use_store(store: Store) -> None:
+    """Counts there from now on."""
+    global _store
+    _store = store
+
+
+def is_local() -> bool:
+    """Whether the entries have to say what they spent, so that it outlives the process."""
+    return isinstance(_store, LocalStore)
+
+
+def forget(key_id: str) -> None:
+    """Drops the recorded counts of a key that is being deleted; ids never come back."""
+    LimitCount.delete().where(LimitCount.key_id == key_id).execute()
+
+
+def forget_idle() -> None:
+    """Bounds the memory; see LocalStore."""
+    if isinstance(_store, LocalStore):
+        _store.forget_idle()

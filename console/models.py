@@ -195,23 +195,37 @@ class Entry(Base):
 
 Entry.add_index(Entry.key_id, Entry.id)
 Entry.add_index(Entry.project_id, Entry.id)
+Entry.add_index(Entry.request_id)
 
 
 class Usage(Base):
-    """A key's requests in one UTC hour or day."""
+    """Requests of a key, or of all keys of a project, in one UTC hour, day or month."""
 
-    key_id = TextField()
-    unit = TextField()  # hour | day
+    subject_id = TextField()  # the key's id, or the project's
+    unit = TextField()  # hour | day | month
     start_at = BigIntegerField()
-    project_id = TextField()
     allowed = BigIntegerField(default=0)
     denied = BigIntegerField(default=0)
 
     class Meta:
-        primary_key = CompositeKey("key_id", "unit", "start_at")
+        primary_key = CompositeKey("subject_id", "unit", "start_at")
 
 
-Usage.add_index(Usage.project_id, Usage.unit, Usage.start_at)
+Usage.add_index(Usage.unit, Usage.start_at)  # for retention
+
+
+class Drained(Base):
+    """How far a journal's entries are in the database; moves in the transaction that moves them."""
+
+    journal = TextField(primary_key=True)
+    position = BigIntegerField()
+
+
+class Change(Base):
+    """One row that the database itself counts up when anything changes that a check relies on."""
+
+    id = IntegerField(primary_key=True)
+    count = BigIntegerField()
 
 
 class LimitCount(Base):
@@ -260,5 +274,5 @@ Event.add_index(Event.target_id, Event.id)
 
 TABLES = (
     Project, Person, Membership, Session, Link, Key, Secret, Entry, Usage, LimitCount, Attempt,
-    Event,
+    Event, Drained, Change,
 )  # fmt: skip

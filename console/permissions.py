@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 
 PERMISSIONS_MAX = 100
 PERMISSION_MAX_LENGTH = 100
@@ -32,11 +33,16 @@ def parse(items: Iterable[str]) -> list[str]:
     """The permissions without repeats, in the given order. Raises ValueError naming the bad one."""
     found = list(dict.fromkeys(item.strip() for item in items))
     for item in found:
-        if len(item) > PERMISSION_MAX_LENGTH or not PATTERN.fullmatch(item):
+        if not _is_permission(item):
             raise ValueError(f"{item[:60]!r} {HELP}")
     if len(found) > PERMISSIONS_MAX:
         raise ValueError(f"at most {PERMISSIONS_MAX} are allowed")
     return found
+
+
+@lru_cache(maxsize=10_000)
+def _is_permission(text: str) -> bool:
+    return len(text) <= PERMISSION_MAX_LENGTH and PATTERN.fullmatch(text) is not None
 
 
 def met(held: Iterable[str], required: str) -> bool:

@@ -15,6 +15,9 @@ CHECKSUM_LENGTH = 6
 HEX_LENGTH = 32
 VISIBLE_LENGTH = 12
 
+# All numbers of two digits, in their order: a checksum is three of them.
+PAIRS = [first + second for first in ALPHABET for second in ALPHABET]
+
 BASE62 = "base62"
 HEX32 = "hex32"
 FORMATS = (BASE62, HEX32)
@@ -37,12 +40,9 @@ def mint(prefix: str, environment: str | None = None, key_format: str = BASE62) 
 
 def checksum(text: str) -> str:
     """CRC32 of the text in six base62 digits, most significant first, padded with 0."""
-    number = zlib.crc32(text.encode("ascii"))
-    digits = ""
-    while number:
-        number, digit = divmod(number, 62)
-        digits = ALPHABET[digit] + digits
-    return digits.rjust(CHECKSUM_LENGTH, "0")
+    rest, low = divmod(zlib.crc32(text.encode("ascii")), len(PAIRS))
+    high, middle = divmod(rest, len(PAIRS))
+    return PAIRS[high] + PAIRS[middle] + PAIRS[low]
 
 
 def is_well_formed(text: str) -> bool:
@@ -56,6 +56,8 @@ def is_well_formed(text: str) -> bool:
 
 def masked(text: str) -> str:
     """The text with every secret in it cut to its visible prefix."""
+    if "_" not in text:
+        return text
     return SHAPE.sub(
         lambda found: visible_prefix(found[0]) + "…" if is_well_formed(found[0]) else found[0], text
     )

@@ -11,6 +11,8 @@ that works with the interpreter lock too.
 """
 
 import asyncio
+import ctypes
+import gc
 import io
 import itertools
 import logging
@@ -25,9 +27,8 @@ from functools import lru_cache
 from http import HTTPStatus
 from typing import Any, NoReturn, Self
 
-from granian._granian import CallbackScheduler
+from granian._granian import CallbackScheduler, RSGIProtocolClosed
 from granian.constants import HTTPModes, Interfaces, Loops, TaskImpl
-from granian.rsgi import ProtocolClosed
 from granian.server import mt
 from granian.server.common import AbstractServer
 
@@ -120,7 +121,7 @@ class _Requests(CallbackScheduler):
     """
 
     def __new__(cls, loop: asyncio.AbstractEventLoop, *_: Any) -> Self:
-        return super().__new__(cls, loop, None, None, None, None)
+        return super().__new__(cls, loop, None, None, None, None)  # type: ignore[call-arg]
 
     def __init__(
         self, loop: asyncio.AbstractEventLoop, app: WSGI, is_quick: Callable[[str], bool]
@@ -129,10 +130,14 @@ class _Requests(CallbackScheduler):
         self.app = app
         self.is_quick = is_quick
         self.pool = ThreadPoolExecutor(THREADS, thread_name_prefix="pages")
-        self.reading: set[asyncio.Task[None]] = set()
+        self.reading: dict[asyncio.Task[None], asyncio.TimerHandle] = {}
+        self.is_kept = False
         self._schedule_fn = self._take
 
     def _take(self, request: Any) -> None:
+        if not self.is_kept:
+            self.is_kept = True
+            _keep_this_thread()
         environ = _environ(request.scope)
         if "HTTP_TRANSFER_ENCODING" in environ or environ.get("CONTENT_LENGTH", "0") != "0":
             self.loop.call_soon_threadsafe(self._read_first, request, environ)
@@ -140,23 +145,18 @@ class _Requests(CallbackScheduler):
             self._hand_on(request, environ)
 
     def _read_first(self, request: Any, environ: Environ) -> None:
+        """However slowly a body comes, no thread waits for it."""
         task = self.loop.create_task(self._read_body(request, environ))
-        self.reading.add(task)  # the loop itself keeps only a weak hold on it
-        task.add_done_callback(self.reading.discard)
+        self.reading[task] = self.loop.call_later(BODY_SECONDS, task.cancel)
+        task.add_done_callback(lambda task: self.reading.pop(task).cancel())
 
     async def _read_body(self, request: Any, environ: Environ) -> None:
-        """However slowly a body comes, no thread waits for it."""
-        body = environ["wsgi.input"] = io.BytesIO()
         try:
-            async with asyncio.timeout(BODY_SECONDS):
-                async for chunk in request.proto:
-                    body.write(chunk[: BODY_MAX_BYTES - body.tell()])
-                    if body.tell() == BODY_MAX_BYTES:
-                        break
-        except TimeoutError:
+            body = await _body(request.proto, environ.get("CONTENT_LENGTH", ""))
+        except asyncio.CancelledError:
             _refuse(request, HTTPStatus.REQUEST_TIMEOUT)
             return
-        body.seek(0)
+        environ["wsgi.input"] = io.BytesIO(body)
         self._hand_on(request, environ)
 
     def _hand_on(self, request: Any, environ: Environ) -> None:
@@ -182,7 +182,7 @@ class _Requests(CallbackScheduler):
             finally:
                 getattr(result, "close", _nothing)()
             request.done()
-        except ProtocolClosed:
+        except RSGIProtocolClosed:
             request.done()  # the client has gone
         except BaseException:
             log.exception("%s failed", environ["PATH_INFO"])
@@ -197,6 +197,20 @@ class _Requests(CallbackScheduler):
             asyncio.run_coroutine_threadsafe(_send(out, piece), self.loop).result()
 
 
+async def _body(proto: Any, announced: str) -> bytes:
+    """The body; of one that is too long, or may become it, the first BODY_MAX_BYTES."""
+    if announced.isdigit() and int(announced[:9]) <= BODY_MAX_BYTES and len(announced) < 9:
+        whole: bytes = await proto()
+        return whole
+    pieces, size = [], 0
+    async for piece in proto:
+        pieces.append(piece)
+        size += len(piece)
+        if size >= BODY_MAX_BYTES:
+            break
+    return b"".join(pieces)[:BODY_MAX_BYTES]
+
+
 def _is_short(headers: Headers) -> bool:
     """Whether the answer announces a length that may well lie in memory."""
     for name, value in headers:
@@ -207,6 +221,12 @@ def _is_short(headers: Headers) -> bool:
 
 def _nothing() -> None:
     """Most answers have nothing to close."""
+
+
+def _keep_this_thread() -> None:
+    """Keeps what Python knows of a thread that granian made: else it is thrown away after each
+    request, the thread's database connection with it."""
+    ctypes.pythonapi.PyGILState_Ensure()
 
 
 async def _send(out: Any, piece: bytes) -> None:
@@ -239,7 +259,7 @@ def _environ(scope: Any) -> Environ:
         if variable:
             known = environ.get(variable)
             environ[variable] = value if known is None else f"{known},{value}"
-    for name in headers.keys():
+    for name in headers.keys():  # noqa: SIM118  (granian's headers are no mapping)
         variable = _variable(name)
         if variable and variable not in environ:
             environ[variable] = UNREADABLE
@@ -270,14 +290,18 @@ def serve(
     for an address that cannot be listened on.
     """
     sys.setswitchinterval(SWITCH_INTERVAL_SECONDS)
-    mt._new_cbscheduler = lambda loop, *_, **__: _Requests(loop, app, is_quick)
+    gc.freeze()  # what is there now stays: no need to look through it again and again
+    # What granian asks for when its worker starts; otherwise it would call `app` in its event loop.
+    mt._new_cbscheduler = lambda loop, *_, **__: _Requests(  # type: ignore[attr-defined]
+        loop, app, is_quick
+    )
     server = _InProcess(
         on_start,
         on_stop,
         address=_free_address(host, port),
         port=port,
         interface=Interfaces.RSGI,
-        loop=Loops.asyncio,
+        loop=Loops.uvloop,
         task_impl=TaskImpl.asyncio,
         http=HTTPModes.http1,
         websockets=False,

@@ -15,10 +15,10 @@ from flask.testing import FlaskClient
 
 import config as settings
 from config import Config
-from console import actor, audit, clock, create_app, db, keys, people, projects, secret
+from console import actor, audit, clock, create_app, db, journal, keys, people, projects, secret
 from console.actor import Actor
 from console.errors import Refused
-from console.models import TABLES, Key, Membership, Person, Project
+from console.models import TABLES, Change, Key, Membership, Person, Project
 from tests.server import RunningServer
 
 T = TypeVar("T")
@@ -70,13 +70,14 @@ def app(config: Config, migrated: Path | None) -> Iterator[Flask]:
     if migrated:
         config.data_dir.mkdir()
         shutil.copy(migrated, config.data_dir)
-    app = create_app(config)
+    app = create_app(config, in_background=False)
     app.config.update(TESTING=False, WTF_CSRF_ENABLED=False)
     if not db.is_sqlite():
-        names = ", ".join(f'"{table._meta.table_name}"' for table in TABLES)
+        names = ", ".join(f'"{table._meta.table_name}"' for table in TABLES if table != Change)
         db.handle.execute_sql(f"truncate {names} restart identity cascade")
     audit._attempts.clear()
     yield app
+    journal.close()
     db.close()
 
 

@@ -403,7 +403,9 @@ def served(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
     """Where `serve` would have listened; it announces itself and ends."""
     listened: list[tuple[str, int]] = []
 
-    def serve(app: Any, host: str, port: int, *, is_quick: Any, on_start: Any, on_stop: Any) -> None:
+    def serve(
+        app: Any, host: str, port: int, *, is_quick: Any, on_start: Any, on_stop: Any
+    ) -> None:
         listened.append((host, port))
         on_start()
         on_stop()

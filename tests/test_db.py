@@ -58,7 +58,11 @@ def _on_server(statement: str) -> None:
 def shape(database: peewee.Database) -> dict[str, Any]:
     """Every table's columns, indexes and foreign keys, as the database tells them."""
     if isinstance(database, peewee.SqliteDatabase):
-        return dict(database.execute_sql("select name, sql from sqlite_master").fetchall())
+        return dict(
+            database.execute_sql(
+                "select name, sql from sqlite_master where type != 'trigger'"
+            ).fetchall()
+        )
     return {
         table: (
             sorted((c.name, c.data_type, c.null) for c in database.get_columns(table)),

@@ -3,13 +3,13 @@
 from collections.abc import Callable
 from typing import Any
 
-import peewee
 from flask import Blueprint, Response, current_app, g, request
 from werkzeug.exceptions import HTTPException
 
 from console import audit, bearer, paging, wire
 from console.bearer import Caller
 from console.errors import BY_STATUS, Invalid, Refused
+from console.journal import JournalFull
 from console.paging import Page
 
 blueprint = Blueprint("api", __name__, url_prefix="/api/v1")
@@ -34,19 +34,19 @@ def _authenticate() -> None:
 def _log_outcome(response: Response) -> Response:
     """The entry of a key's call says what was really answered; limits are told in headers."""
     verdict = caller().verdict if "caller" in g else None
-    if verdict is not None and verdict.entry_id is not None:
+    if verdict is not None and verdict.is_recorded:
         if response.status_code != verdict.status:
-            _record_outcome(verdict.entry_id, response.status_code)
+            _record_outcome(verdict.request_id, response.status_code)
         response.headers.extend(wire.rate_headers(verdict.allowance, verdict.at))
     return response
 
 
-def _record_outcome(entry_id: int, status: int) -> None:
+def _record_outcome(request_id: str, status: int) -> None:
     """The entry itself is safe; an answer that may carry a secret is not lost over its status."""
     try:
-        audit.record_outcome(entry_id, status)
-    except peewee.PeeweeException:
-        current_app.logger.exception("entry %s keeps the status of its check", entry_id)
+        audit.record_outcome(request_id, status)
+    except (OSError, JournalFull):
+        current_app.logger.exception("request %s keeps the status of its check", request_id)
 
 
 def caller() -> Caller:

@@ -8,7 +8,7 @@ from console import clock, keys, limits, people, wire
 from console.api import answer, blueprint, body, caller, nothing
 from console.errors import Forbidden
 from console.fields import Fields
-from console.models import Key
+from console.known import Known
 
 
 class Credentials(Fields):
@@ -37,7 +37,7 @@ def create_access_token() -> Response:
 @blueprint.get("/whoami")
 def whoami() -> Response:
     """The key object of the presented key."""
-    return answer(keys.as_dict(_own_key()))
+    return answer(keys.as_dict(keys.held(_own_key().id)))
 
 
 @blueprint.get("/rate-limit")
@@ -70,7 +70,7 @@ def _window(window: limits.Window | None) -> dict[str, Any]:
     }
 
 
-def _own_key() -> Key:
+def _own_key() -> Known:
     key = caller().key
     if key is None:
         raise Forbidden("Present a key, not an access token: this call is about the key itself.")

@@ -4,7 +4,7 @@ from typing import Any
 
 from flask import Response, request, url_for
 
-from console import audit, clock, keys
+from console import clock, keys, usage
 from console.api import (
     PAGE_FIELDS,
     answer,
@@ -70,7 +70,7 @@ def _refuse_idempotency_key() -> None:
 
 
 def _with_usage(key: Key) -> dict[str, Any]:
-    return {**keys.as_dict(key), "usage": audit.usage_of(key)}
+    return {**keys.as_dict(key), "usage": usage.totals_of(key)}
 
 
 def _object() -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import Any
 from flask import Blueprint, current_app, redirect, render_template, request, url_for
 from werkzeug.wrappers import Response as BaseResponse
 
-from console import activity, audit, keys
+from console import activity, audit, keys, usage
 from console.errors import Conflict, Forbidden, Invalid, Unknown
 from console.limits import ENTERPRISE, PLANS
 from console.models import ACTIVE, ENVIRONMENTS, REVOKED, STATUSES, Key
@@ -73,7 +73,7 @@ def show_key(slug: str, key_id: str) -> str:
     return render_template(
         "keys/show.html",
         key=key,
-        usage=audit.usage_of(key),
+        usage=usage.totals_of(key),
         entries=audit.page_of_key(key_id, by=actor(), filters={}, cursor=None, limit=RECENT).rows,
         events=activity.page_of_target(key.id, limit=RECENT).rows,
         may_write=actor().may(KEYS_WRITE, key.project_id),

@@ -1,0 +1,325 @@
+"""The journal: files to which a check appends its record before it answers, drained in batches.
+
+Appending costs a microsecond and survives kill -9, for the files are mapped into memory; a row of
+its own would cost a hundred times as much. So rows are stored for many records at once, and the
+position up to which a file is done in the same transaction: each record is stored exactly once,
+whenever the process dies. Knows nothing of what a record says. Framed as JSON text sequences
+(RFC 7464): a torn record spoils no other.
+"""
+
+import fcntl
+import logging
+import mmap
+import os
+import secrets
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import peewee
+from pydantic_core import from_json, to_json
+
+from console import db
+from console.models import Drained
+
+log = logging.getLogger(__name__)
+
+DIRECTORY = "journal"
+SUFFIX = ".jsonseq"
+START, END, NOT_WRITTEN = b"\x1e", b"\n", b"\0"
+FILE_BYTES = 16 * 1024 * 1024
+ZEROS = bytes(1024 * 1024)
+BATCH_BYTES = 1024 * 1024
+# Beyond these files nothing more is taken on: a database that cannot be written is noticed.
+FILES_MAX = 32
+DRAIN_SECONDS = 0.2
+TIDY_SECONDS = 1.0
+
+Store = Callable[[str], None]
+
+
+class JournalFull(Exception):
+    """So much waits to be stored that no more is taken on."""
+
+
+class _File:
+    """One file of the journal, mapped into memory; locked by its writer as long as that lives."""
+
+    def __init__(self, path: Path, descriptor: int) -> None:
+        self.path = path
+        self.descriptor = descriptor
+        self.map = mmap.mmap(descriptor, os.fstat(descriptor).st_size)
+        self.written = 0
+        self.drained = 0
+
+    @classmethod
+    def create(cls, directory: Path) -> "_File":
+        """A new file, whole and locked before it has the name by which others would find it.
+
+        Its blocks are written at once, with zeros: where the disk is full this says so.
+        """
+        draft = directory / f"{time.time_ns():020d}-{secrets.token_hex(4)}"
+        descriptor = os.open(draft, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            for _ in range(0, FILE_BYTES, len(ZEROS)):
+                if os.write(descriptor, ZEROS) < len(ZEROS):
+                    raise OSError(f"{directory}: no room for {FILE_BYTES} bytes")
+            return cls(draft.rename(draft.with_suffix(SUFFIX)), descriptor)
+        except BaseException:
+            os.close(descriptor)
+            draft.unlink(missing_ok=True)
+            raise
+
+    @classmethod
+    def left_behind(cls, path: Path) -> "_File | None":
+        """The file of a process that is gone, at the position where it was left; else None."""
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return None
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if path.stat().st_ino == os.fstat(descriptor).st_ino:
+                file = cls(path, descriptor)
+                file.written = len(file.map[:].rstrip(NOT_WRITTEN))
+                row = Drained.get_or_none(Drained.journal == path.name)
+                file.drained = row.position if row else 0
+                return file
+        except (BlockingIOError, FileNotFoundError):  # it is written, or another has just taken it
+            pass
+        os.close(descriptor)
+        return None
+
+    def has_room(self, size: int) -> bool:
+        return self.written + size <= len(self.map)
+
+    def write(self, framed: bytes) -> None:
+        end = self.written + len(framed)
+        self.map[self.written : end] = framed
+        self.written = end
+
+    def store_batch(self, store: Store, *, doubted: bool = False) -> bool:
+        """Stores some of what is not stored yet; False when there is nothing. What a loss of power
+        may have spoilt is looked at more closely where it is doubted."""
+        data = self.map[self.drained : min(self.written, self.drained + BATCH_BYTES)]
+        size = data.rfind(END) + 1
+        if size == 0:
+            return False
+        with db.write():
+            store(_sound(data[:size]) if doubted else _array(data[:size]))
+            Drained.insert(journal=self.path.name, position=self.drained + size).on_conflict(
+                conflict_target=[Drained.journal], preserve=[Drained.position]
+            ).execute()
+        self.drained += size
+        return True
+
+    def remove(self) -> None:
+        """To be called when all of it is stored. The file goes first: a row that is left over is
+        harmless, a file without its row would be stored again."""
+        self.path.unlink(missing_ok=True)
+        self.map.close()
+        os.close(self.descriptor)
+        with db.write():
+            Drained.delete().where(Drained.journal == self.path.name).execute()
+
+
+def _array(data: bytes) -> str:
+    """The records as one JSON array; in few steps, for each step keeps checks waiting."""
+    return (b"[" + data[len(START) : -len(END)].replace(END + START, b",") + b"]").decode()
+
+
+def _sound(data: bytes) -> str:
+    """The same of those records alone that are whole."""
+    sound = []
+    for record in data.split(START):
+        try:
+            from_json(record)
+            sound.append(START + record)
+        except ValueError:
+            if record:
+                log.error("a torn record of %d bytes was left out", len(record))
+    return _array(b"".join(sound)) if sound else "[]"
+
+
+class Journal:
+    """The journal of this process; `store` is given batches of records, inside a transaction.
+
+    `synced`: an append waits until the disk has it. `tidy` is called about once a second by the
+    thread that stores.
+    """
+
+    def __init__(
+        self,
+        data_dir: Path,
+        store: Store,
+        *,
+        synced: bool = False,
+        tidy: Callable[[], None] | None = None,
+        in_background: bool = True,
+    ) -> None:
+        self._directory = data_dir / DIRECTORY
+        self._directory.mkdir(mode=0o700, exist_ok=True)
+        self._store = store
+        self._synced = synced
+        self._tidy = tidy
+        self._in_background = in_background
+        self._start_empty()
+
+    def _start_empty(self) -> None:
+        """Also after a fork: files, locks and thread are the parent's."""
+        self._files: list[_File] = []  # the last one is written, all are drained
+        self._spare: _File | None = None  # made beforehand, for that takes a few milliseconds
+        self._appended = self._synced_to = 0  # records, since the start
+        self._writing, self._syncing = threading.Lock(), threading.Lock()
+        self._draining = threading.RLock()
+        self._stopped = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def recover(self) -> None:
+        """Stores what processes left behind that were killed."""
+        for path in sorted(self._directory.glob(f"*{SUFFIX}")):
+            file = _File.left_behind(path)
+            if file is not None:
+                while file.store_batch(self._store, doubted=True):
+                    pass
+                file.remove()
+
+    # --- append -----------------------------------------------------------------------------
+
+    def append(self, record: bytes) -> None:
+        """Takes a JSON text on. When this returns it is safe from kill -9, and from a loss of power
+        where the journal is synced. Raises OSError where the disk has no room, JournalFull."""
+        framed = START + record + END
+        with self._writing:
+            if not self._files or not self._files[-1].has_room(len(framed)):
+                self._next_file()
+            self._files[-1].write(framed)
+            self._appended += 1
+            number = self._appended
+        if self._synced:
+            self._sync(number)
+
+    def _next_file(self) -> None:
+        if len(self._files) >= FILES_MAX:
+            raise JournalFull("the database has not taken entries for too long")
+        file, self._spare = self._spare or _File.create(self._directory), None
+        if self._synced and self._files:
+            os.fdatasync(self._files[-1].descriptor)
+            self._synced_to = self._appended
+        self._files.append(file)
+        if self._in_background and self._thread is None:
+            self._thread = threading.Thread(target=self._run, name="journal", daemon=True)
+            self._thread.start()
+
+    def _sync(self, number: int) -> None:
+        """Group commit: who waited while another synced finds their record synced by the next."""
+        with self._syncing:
+            if self._synced_to < number:
+                with self._writing:
+                    end, file = self._appended, self._files[-1]
+                os.fdatasync(file.descriptor)
+                self._synced_to = max(self._synced_to, end)
+
+    # --- drain ------------------------------------------------------------------------------
+
+    def settle(self) -> None:
+        """Stores all that was appended before; inside a transaction it does nothing, for what that
+        stored could be taken back. Raises PeeweeException."""
+        if self._has_news() and not db.handle.in_transaction():
+            self._drain()
+
+    def _has_news(self) -> bool:
+        return any(file.drained < file.written for file in self._files)
+
+    def _drain(self) -> None:
+        with self._draining:
+            for file in list(self._files):
+                goal = file.written
+                while file.drained < goal:
+                    file.store_batch(self._store)
+                if file is not self._files[-1]:
+                    self._drop(file)
+
+    def _prepare(self) -> None:
+        """Makes the next file once the present one is half full."""
+        if self._spare is None and not self._files[-1].has_room(FILE_BYTES // 2):
+            self._spare = _File.create(self._directory)
+
+    def _drop(self, file: _File) -> None:
+        with self._syncing, self._writing:  # nobody syncs or writes it any more
+            self._files.remove(file)
+        file.remove()
+
+    def _run(self) -> None:
+        failed = False
+        tidied_at = time.monotonic()
+        while not self._stopped.wait(DRAIN_SECONDS):
+            try:
+                self.settle()
+                self._prepare()
+                if self._tidy is not None and time.monotonic() - tidied_at > TIDY_SECONDS:
+                    tidied_at = time.monotonic()
+                    self._tidy()
+                failed = False
+            except (peewee.PeeweeException, OSError):
+                if not failed:
+                    log.exception("entries wait in %s: they cannot be stored now", self._directory)
+                failed = True
+        db.close()
+
+    def close(self) -> None:
+        """Stores everything and ends; what cannot be stored now is when the next process starts."""
+        self._stopped.set()
+        if self._thread is not None:
+            self._thread.join()
+        with self._draining:
+            self._drain()
+            for file in list(self._files):
+                self._drop(file)
+            if self._spare is not None:
+                self._spare.remove()
+
+
+# --- of this process ------------------------------------------------------------------------
+
+_journal: Journal | None = None
+
+
+def _forked() -> None:
+    """A child appends to files of its own."""
+    if _journal is not None:
+        _journal._start_empty()
+
+
+os.register_at_fork(after_in_child=_forked)
+
+
+def use(journal: Journal) -> None:
+    """Makes it the one to which this process appends, once what others left behind is stored."""
+    global _journal
+    journal.recover()
+    _journal = journal
+
+
+def append(record: list[Any]) -> None:
+    """Takes a record on; see Journal.append. Raises OSError, JournalFull."""
+    if _journal is None:
+        raise JournalFull("there is no journal")
+    _journal.append(to_json(record))
+
+
+def settle() -> None:
+    """Stores all that was appended before, so that a reader sees it; see Journal.settle."""
+    if _journal is not None:
+        _journal.settle()
+
+
+def close() -> None:
+    """Stores all that was appended, and takes no more."""
+    global _journal
+    if _journal is not None:
+        closed, _journal = _journal, None
+        closed.close()

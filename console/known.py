@@ -1,0 +1,148 @@
+"""The keys as a check needs them, looked up by digest and remembered.
+
+On SQLite a key is remembered until the database was written, in this process or any other: then a
+counter that triggers keep tells whether it was a change to a key, a secret, a project or a person,
+or only another batch of entries. What is written past Latchkey, by hand, is noticed within a tenth
+of a second. On PostgreSQL to ask costs as much as to look up, so each check looks up. Decides
+nothing about a key.
+"""
+
+import sys
+import time
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from console import db, limits
+from console.models import CURRENT, PREVIOUS, Key
+
+REMEMBERED_MAX = 50_000
+TRUSTED_SECONDS = 0.1
+
+QUERY = """
+    SELECT s.superseded_at, s.works_until, k.id, k.name, k.prefix, k.environment, k.permissions,
+           k.ip_allowlist, k.plan, k.limit_per_minute, k.limit_per_hour, k.monthly_quota,
+           k.external_id, k.metadata, k.expires_at, k.revoked_at, p.id, p.slug, o.id, o.email
+    FROM "secret" s JOIN "key" k ON k.id = s.key_id JOIN "project" p ON p.id = k.project_id
+         LEFT JOIN "person" o ON o.id = k.owner_id
+    WHERE s.digest = {}
+"""
+
+
+@dataclass(slots=True)
+class Known:
+    """A key as one of its secrets opens it. Never changed: a change to the key makes a new one."""
+
+    digest: str  # of the secret
+    superseded_at: int | None
+    works_until: int | None
+    id: str
+    name: str
+    prefix: str
+    environment: str
+    permissions: list[str]
+    ip_allowlist: list[str]
+    limits: limits.Limits
+    external_id: str | None
+    metadata: dict[str, Any]
+    expires_at: int | None
+    revoked_at: int | None
+    project_id: str
+    project: str  # its slug
+    owner_id: str | None
+    owner: str | None  # the address
+
+    @property
+    def generation(self) -> str:
+        return CURRENT if self.superseded_at is None else PREVIOUS
+
+
+class _Memory:
+    """What was looked up in a database when its count of changes stood at `count`, or later."""
+
+    __slots__ = ("database", "count", "keys")
+
+    def __init__(self, database: Any, count: int) -> None:
+        self.database = database
+        self.count = count
+        self.keys: dict[str, Known] = {}
+
+
+class _State(NamedTuple):
+    """A memory, and how long it holds: as long as nobody writes, but not for ever."""
+
+    memory: _Memory
+    seen: bytes
+    until: float
+
+
+_state = _State(_Memory(None, -1), b"", 0)
+
+
+def find(digest: str) -> Known | None:
+    """The key that the secret with this digest opens, as it is now."""
+    if not db.is_sqlite():
+        return _look_up(digest)
+    memory = _as_of_now()
+    known = memory.keys.get(digest)
+    if known is None:
+        known = _look_up(digest)
+        if known is not None:
+            if len(memory.keys) >= REMEMBERED_MAX:
+                memory.keys.clear()
+            memory.keys[digest] = known
+    return known
+
+
+def _as_of_now() -> _Memory:
+    """The memory that holds now. What is put into it afterwards was looked up afterwards."""
+    global _state
+    seen, is_at_rest = db.changes()
+    memory, seen_before, until = _state
+    if seen == seen_before and time.monotonic() < until and memory.database is db.handle.obj:
+        return memory
+    count = db.handle.execute_sql('SELECT "count" FROM "change"').fetchone()[0]
+    if count > memory.count or memory.database is not db.handle.obj:
+        memory = _Memory(db.handle.obj, count)
+    if is_at_rest:
+        _state = _State(memory, seen, time.monotonic() + TRUSTED_SECONDS)
+    return memory
+
+
+def _look_up(digest: str) -> Known | None:
+    row = db.handle.execute_sql(QUERY.format(db.handle.param), (digest,)).fetchone()
+    if row is None:
+        return None
+    (superseded_at, works_until, key_id, name, prefix, environment, permissions, allowlist, plan,
+     per_minute, per_hour, quota, external_id, metadata, expires_at, revoked_at, project_id, slug,
+     owner_id, owner) = row  # fmt: skip
+    key = Key(
+        plan=plan,
+        environment=environment,
+        limit_per_minute=per_minute,
+        limit_per_hour=per_hour,
+        monthly_quota=quota,
+    )
+    return Known(
+        digest=digest,
+        superseded_at=superseded_at,
+        works_until=works_until,
+        id=key_id,
+        name=name,
+        prefix=prefix,
+        environment=sys.intern(environment),
+        permissions=_json(Key.permissions, permissions),
+        ip_allowlist=_json(Key.ip_allowlist, allowlist),
+        limits=limits.limits_of(key),
+        external_id=external_id,
+        metadata=_json(Key.metadata, metadata),
+        expires_at=expires_at,
+        revoked_at=revoked_at,
+        project_id=sys.intern(project_id),
+        project=sys.intern(slug),
+        owner_id=owner_id and sys.intern(owner_id),
+        owner=owner and sys.intern(owner),
+    )
+
+
+def _json(field: Any, stored: Any) -> Any:
+    return field.python_value(stored)

@@ -1,0 +1,104 @@
+"""Requests counted by hour, day and month, for each key and for each project as a whole.
+
+Counted when entries are stored (batch.py), never by reading entries: to ask costs the same however
+many there are.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import peewee
+
+from console import clock, db, journal, projects
+from console.actor import Actor
+from console.errors import Invalid
+from console.keys import key_to_analyse
+from console.models import Key, Usage
+from console.permissions import ANALYTICS_READ
+
+HOUR, DAY, MONTH = "hour", "day", "month"
+# period -> the unit of its buckets, and how many there are, the present one included
+PERIODS = {"24h": (HOUR, 24), "30d": (DAY, 30), "12mo": (MONTH, 12)}
+# How long finer counts are kept; those of months stay.
+KEPT = {HOUR: 7 * clock.DAY, DAY: 400 * clock.DAY}
+PRUNE_BATCH = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class Bucket:
+    """One UTC hour, day or month."""
+
+    start_at: int
+    allowed: int
+    denied: int
+
+
+def of_key(key_id: str, period: str, *, by: Actor) -> list[Bucket]:
+    """The key's buckets, oldest first, empty ones too. Raises Invalid, Unknown, Forbidden."""
+    key = key_to_analyse(key_id, by=by)
+    return _buckets(Usage.subject_id == key.id, period)
+
+
+def of_project(slug: str | None, period: str, *, by: Actor) -> list[Bucket]:
+    """The project's buckets; for a member those of their own keys. Raises Invalid, Unknown,
+    Forbidden."""
+    project = projects.to_act_in(slug, by=by)
+    by.require(ANALYTICS_READ, project.id)
+    if by.sees_only_own(project.id):
+        own = Key.select(Key.id).where(Key.project == project, Key.owner == by.id)
+        return _buckets(Usage.subject_id.in_(own), period)
+    return _buckets(Usage.subject_id == project.id, period)
+
+
+def _buckets(subjects: Any, period: str) -> list[Bucket]:
+    if period not in PERIODS:
+        raise Invalid({"period": f"must be one of {', '.join(PERIODS)}"})
+    journal.settle()
+    unit, number = PERIODS[period]
+    starts = _starts(unit, number)
+    sums = peewee.fn.sum(Usage.allowed), peewee.fn.sum(Usage.denied)
+    rows: Any = (
+        Usage.select(Usage.start_at, *sums)
+        .where(subjects, Usage.unit == unit, Usage.start_at >= starts[0])
+        .group_by(Usage.start_at)
+        .tuples()
+    )
+    found = {start: (int(allowed), int(denied)) for start, allowed, denied in rows}
+    return [Bucket(start, *found.get(start, (0, 0))) for start in starts]
+
+
+def _starts(unit: str, number: int) -> Sequence[int]:
+    """The starts of the last so many units, the present one included, oldest first."""
+    starts = [clock.start_of(unit, clock.now())]
+    while len(starts) < number:
+        starts.append(clock.start_of(unit, starts[-1] - 1))
+    return starts[::-1]
+
+
+def totals_of(key: Key) -> dict[str, int]:
+    """`requests_today`, `requests_this_month` (UTC) and `requests_total`, allowed or not."""
+    now = clock.now()
+    present = {(unit, clock.start_of(unit, now)) for unit in (DAY, MONTH)}
+    rows = Usage.select().where(
+        Usage.subject_id == key.id, peewee.Tuple(Usage.unit, Usage.start_at).in_(present)
+    )
+    counts = {row.unit: row.allowed + row.denied for row in rows}
+    return {
+        "requests_today": counts.get(DAY, 0),
+        "requests_this_month": counts.get(MONTH, 0),
+        "requests_total": key.requests_total,
+    }
+
+
+def prune() -> None:
+    """Deletes the counts by hour and by day that no period shows any more, in small batches."""
+    now = clock.now()
+    row = peewee.Tuple(Usage.subject_id, Usage.unit, Usage.start_at)
+    for unit, kept in KEPT.items():
+        past = (Usage.unit == unit) & (Usage.start_at < now - kept)
+        some = Usage.select(Usage.subject_id, Usage.unit, Usage.start_at).where(past)
+        deleted = PRUNE_BATCH
+        while deleted == PRUNE_BATCH:
+            with db.write():
+                deleted = Usage.delete().where(row.in_(some.limit(PRUNE_BATCH))).execute()

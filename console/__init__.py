@@ -39,7 +39,7 @@ def create_app(config: Config | None = None, *, in_background: bool = True) -> F
             batch.store,
             # Buffered, a check waits for no disk: the last second is lost with the power.
             synced=config.synchronous == "full" and config.audit_mode == "strict",
-            tidy=audit.store_attempts,
+            tidy=_tidy,
             in_background=in_background,
         )
     )
@@ -54,6 +54,12 @@ def create_app(config: Config | None = None, *, in_background: bool = True) -> F
     app.extensions["gate"] = gate.Gate(app.wsgi_app, config)
     app.wsgi_app = app.extensions["gate"]  # type: ignore[method-assign]
     return app
+
+
+def _tidy() -> None:
+    """What is kept in memory is stored, or dropped where it is stored already."""
+    audit.store_attempts()
+    limits.forget_idle()
 
 
 def start(config: Config) -> Config:

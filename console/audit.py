@@ -242,8 +242,9 @@ def prune(retention_days: int) -> tuple[int, int]:
     """
     now = clock.now()
     usage.prune()
-    with db.write():
-        Attempt.delete().where(Attempt.hour_at < now - ATTEMPT_RETENTION).execute()
+    if Attempt.select().where(Attempt.hour_at < now - ATTEMPT_RETENTION).exists():
+        with db.write():
+            Attempt.delete().where(Attempt.hour_at < now - ATTEMPT_RETENTION).execute()
     entries = _delete_before(Entry, now - retention_days * clock.DAY)
     events = _delete_before(Event, now - EVENT_RETENTION_DAYS * clock.DAY)
     return entries, events

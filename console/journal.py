@@ -134,14 +134,16 @@ def _array(data: bytes) -> str:
 def _sound(data: bytes) -> str:
     """The same of those records alone that are whole."""
     sound = []
-    for record in data.split(START):
+    for piece in data.split(START):
+        record, _, rest = piece.partition(END)
         try:
             from_json(record)
-            sound.append(START + record)
+            sound.append(record)
         except ValueError:
-            if record:
-                log.error("a torn record of %d bytes was left out", len(record))
-    return _array(b"".join(sound)) if sound else "[]"
+            rest = piece
+        if rest:
+            log.error("a torn record of %d bytes was left out", len(rest))
+    return (b"[" + b",".join(sound) + b"]").decode()
 
 
 class Journal:
@@ -289,8 +291,10 @@ _journal: Journal | None = None
 
 
 def _forked() -> None:
-    """A child appends to files of its own."""
+    """A child appends to files of its own, and does not keep its parent's locked."""
     if _journal is not None:
+        for file in _journal._files:
+            os.close(file.descriptor)
         _journal._start_empty()
 
 

@@ -23,6 +23,7 @@ PLANS: Mapping[str, tuple[int | None, int | None]] = {  # per minute, per hour
 MINUTE, HOUR, MONTH = "minute", "hour", "month"
 WINDOW_SECONDS = {MINUTE: 60, HOUR: 3600}
 REMEMBERED_MAX = 20_000
+PAST_WINDOWS = 2
 REDIS_SECONDS = 1.0  # for an answer, at most
 REDIS_SLACK = clock.MINUTE  # how long a count outlives its window: clocks differ a little
 
@@ -198,10 +199,13 @@ def _recorded(key_id: str) -> Counts:
 
 
 def _forget_past(counts: Counts, windows: Sequence[tuple[str, int]]) -> None:
-    """Keeps the present windows and those before, in which a late call may still count."""
-    past = sorted(counts.keys() - set(windows), key=lambda window: window[1])
-    for window in past[: max(0, len(past) - len(windows))]:
-        del counts[window]
+    """Keeps the present windows and some before, in which a late call may still count."""
+    if len(counts) <= len(windows):
+        return
+    for name, present in windows:
+        others = sorted(start for one, start in counts if one == name and start != present)
+        for start in others[:-PAST_WINDOWS]:
+            del counts[name, start]
 
 
 class RedisStore:

@@ -98,7 +98,15 @@ def prune() -> None:
     for unit, kept in KEPT.items():
         past = (Usage.unit == unit) & (Usage.start_at < now - kept)
         some = Usage.select(Usage.subject_id, Usage.unit, Usage.start_at).where(past)
-        deleted = PRUNE_BATCH
-        while deleted == PRUNE_BATCH:
+        while some.exists():
             with db.write():
-                deleted = Usage.delete().where(row.in_(some.limit(PRUNE_BATCH))).execute()
+                Usage.delete().where(row.in_(some.limit(PRUNE_BATCH))).execute()
+
+
+def as_dict(period: str, buckets: Sequence[Bucket]) -> dict[str, Any]:
+    """The answer of the API."""
+    data = [
+        {"start": clock.iso(one.start_at), "allowed": one.allowed, "denied": one.denied}
+        for one in buckets
+    ]
+    return {"period": period, "data": data, "next_cursor": None}

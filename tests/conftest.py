@@ -15,7 +15,19 @@ from flask.testing import FlaskClient
 
 import config as settings
 from config import Config
-from console import actor, audit, clock, create_app, db, journal, keys, people, projects, secret
+from console import (
+    actor,
+    audit,
+    check,
+    clock,
+    create_app,
+    db,
+    journal,
+    keys,
+    people,
+    projects,
+    secret,
+)
 from console.actor import Actor
 from console.errors import Refused
 from console.models import TABLES, Change, Key, Membership, Person, Project
@@ -185,6 +197,13 @@ def at_once(count: int, call: Callable[[int], T]) -> list[T | Refused]:
 
     with ThreadPoolExecutor(count) as pool:
         return list(pool.map(one, range(count)))
+
+
+def checked(request: check.Request) -> check.Verdict:
+    """Checks, and stores the entry as the journal's thread would within a second."""
+    verdict = check.check(request)
+    journal.settle()
+    return verdict
 
 
 MakeKey = Callable[..., tuple[Key, str]]

@@ -102,7 +102,7 @@ def test_an_empty_list_covers_nothing() -> None:
 
 
 # Whom the installation trusts: a proxy on this machine, and a tier of them in 10.1.0.0/16.
-TRUSTED = [ip_network(text) for text in ("127.0.0.1/32", "::1/128", "10.1.0.0/16")]
+TRUSTED = tuple(ip_network(text) for text in ("127.0.0.1/32", "::1/128", "10.1.0.0/16"))
 LOCAL, CLIENT, SPOOFED = "127.0.0.1", "203.0.113.9", "198.51.100.66"
 
 FORWARDED = {
@@ -175,7 +175,7 @@ def test_the_client_is_the_first_address_from_the_right_that_is_no_trusted_proxy
 
 
 def test_the_header_means_nothing_where_nobody_is_trusted() -> None:
-    assert addresses.client_address(LOCAL, CLIENT, []) == LOCAL
+    assert addresses.client_address(LOCAL, CLIENT, ()) == LOCAL
 
 
 @pytest.mark.parametrize("text", ["", "10.0.0.0/8", "fe80::1%eth0", "localhost", "10.0.0.5:80"])

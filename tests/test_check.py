@@ -1,6 +1,5 @@
 """Is this key good for this request: every code, their order, and what a check leaves behind."""
 
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -8,7 +7,8 @@ from typing import Any
 import peewee
 import pytest
 
-from console import addresses, audit, check, db, keys, limits, secret
+from config import Config
+from console import addresses, audit, check, db, journal, keys, limits, secret, usage
 from console.actor import Actor
 from console.check import (
     CODES,
@@ -29,8 +29,10 @@ from console.check import (
     Request,
     Verdict,
 )
+from console.journal import JournalFull
+from console.limits import CountsUnavailable
 from console.models import TABLES, Entry, Key, LimitCount, Project
-from tests.conftest import Clock, MakeKey, at_once
+from tests.conftest import Clock, MakeKey, at_once, checked
 
 pytestmark = pytest.mark.usefixtures("clock")
 
@@ -66,7 +68,7 @@ class World:
         self.clock.move("1d")
 
     def use(self) -> None:
-        check.check(Request(secret=self.secret, request_id="req_0", ip=HERE))
+        checked(Request(secret=self.secret, request_id="req_0", ip=HERE))
 
 
 def nothing(world: World) -> None:
@@ -220,7 +222,7 @@ def test_a_check_answers_and_leaves_one_entry_and_dry_run_agrees(
     before, entries_before = everything(), entries()
     explained, steps = check.explain(request)
     assert everything() == before and not audit._attempts
-    verdict = check.check(request)
+    verdict = checked(request)
     assert verdict.code == case.code
     assert verdict.status == CODES[case.code][0]
     assert told(explained) == told(verdict)
@@ -231,9 +233,7 @@ def test_a_check_answers_and_leaves_one_entry_and_dry_run_agrees(
         entry = Entry.select().order_by(Entry.id.desc()).get()
         assert (entry.code, entry.status) == (verdict.code, verdict.status)
         assert (entry.key_id, entry.request_id) == (world.key.id, "req_1")
-        assert verdict.entry_id == entry.id
-    else:
-        assert verdict.entry_id is None
+    assert verdict.is_recorded == known
 
 
 def test_statuses_are_those_that_are_promised() -> None:
@@ -268,7 +268,7 @@ def test_the_first_failure_wins_and_spends_nothing(
         rate_limit={"per_hour": 1},
         monthly_quota=1,
     )
-    check.check(Request(secret=old, request_id="req_0", ip="10.0.0.1"))
+    checked(Request(secret=old, request_id="req_0", ip="10.0.0.1"))
     _, new, _ = keys.rotate(key.id, {}, by=operator)
     keys.revoke(key.id, by=operator)
     clock.move("11m")
@@ -286,7 +286,7 @@ def test_the_first_failure_wins_and_spends_nothing(
         nonlocal asked
         asked = replace(asked, **cure)
         assert check.explain(asked)[0].code == code
-        assert check.check(asked).code == code
+        assert checked(asked).code == code
         if code != VALID:
             assert sorted(LimitCount.select().tuples()) == spent
 
@@ -314,7 +314,7 @@ def test_the_first_failure_wins_and_spends_nothing(
 def test_the_missing_permissions_are_named_in_the_order_asked(make_key: MakeKey) -> None:
     _, text = make_key(permissions=["a:b"])
     asked = ("z:z", "a:b", "c:d")
-    verdict = check.check(Request(secret=text, request_id="r", permissions=asked))
+    verdict = checked(Request(secret=text, request_id="r", permissions=asked))
     assert verdict.missing_permissions == ("z:z", "c:d")
 
 
@@ -327,15 +327,15 @@ def test_nothing_is_told_of_a_key_of_another_project(
     if state == "revoked":
         keys.revoke(key.id, by=operator)
     request = Request(secret=text, request_id="r", **ask)
-    for verdict in (check.check(request), check.explain(request)[0]):
-        assert (verdict.key, verdict.secret, verdict.allowance.windows) == (None, None, ())
+    for verdict in (checked(request), check.explain(request)[0]):
+        assert (verdict.key, verdict.allowance.windows) == (None, ())
     assert Entry.get().project_id == key.project_id
 
 
 def test_a_key_of_the_askers_projects_is_told(make_key: MakeKey, project: Project) -> None:
     key, text = make_key()
     within = frozenset({project.id, "prj_x"})
-    assert check.check(Request(secret=text, request_id="r", within=within)).key == key
+    assert checked(Request(secret=text, request_id="r", within=within)).key.id == key.id
 
 
 def test_dry_run_shows_every_rule_in_order(make_key: MakeKey) -> None:
@@ -350,7 +350,7 @@ def test_dry_run_shows_every_rule_in_order(make_key: MakeKey) -> None:
 
 def test_dry_run_shows_a_spent_limit_beside_an_earlier_fault(make_key: MakeKey) -> None:
     _, text = make_key(rate_limit={"per_minute": 1})
-    check.check(Request(secret=text, request_id="r"))
+    checked(Request(secret=text, request_id="r"))
     verdict, steps = check.explain(Request(secret=text, request_id="r", permissions=("a:b",)))
     assert verdict.code == PERMISSION_DENIED and verdict.retry_after_seconds is None
     assert [step.code for step in steps if step.code] == [PERMISSION_DENIED, RATE_LIMITED]
@@ -359,20 +359,15 @@ def test_dry_run_shows_a_spent_limit_beside_an_earlier_fault(make_key: MakeKey) 
 # --- what a check leaves --------------------------------------------------------------------
 
 
-def test_the_entry_is_stored_before_the_answer(make_key: MakeKey) -> None:
-    """Another connection sees it as soon as check() returns."""
+def test_the_entry_is_safe_before_the_answer(
+    make_key: MakeKey, config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What lies in the journal when check() returns is enough to store it after kill -9."""
     _, text = make_key()
-    check.check(Request(secret=text, request_id="r"))
-    seen: list[int] = []
-
-    def look() -> None:
-        seen.append(entries())
-        db.close()
-
-    other = threading.Thread(target=look)
-    other.start()
-    other.join()
-    assert seen == [1]
+    check.check(Request(secret=text, request_id="req_safe"))
+    files = list((config.data_dir / journal.DIRECTORY).glob(f"*{journal.SUFFIX}"))
+    assert [file.read_bytes().count(b"req_safe") for file in files] == [1]
+    assert entries() == 0
 
 
 def test_an_entry_says_what_was_asked_and_with_which_secret(
@@ -381,7 +376,7 @@ def test_an_entry_says_what_was_asked_and_with_which_secret(
     key, old = make_key(permissions=["a:b"])
     _, new, _ = keys.rotate(key.id, {"grace_period": "1h"}, by=operator)
     for text in (old, new):
-        check.check(
+        checked(
             Request(
                 secret=text,
                 request_id="req_7",
@@ -417,7 +412,7 @@ def test_an_entry_says_what_was_asked_and_with_which_secret(
 
 def test_a_secret_is_never_in_an_entry(make_key: MakeKey) -> None:
     _, text = make_key()
-    check.check(Request(secret=text, request_id="r", endpoint="/x"))
+    checked(Request(secret=text, request_id="r", endpoint="/x"))
     assert text[12:] not in str(list(Entry.select().tuples()))
 
 
@@ -429,16 +424,16 @@ def test_a_malformed_key_asks_nothing_of_the_database(
         raise AssertionError("a query")
 
     monkeypatch.setattr(db.handle.obj, "execute_sql", forbidden)
-    verdict = check.check(Request(secret=text, request_id="r", ip=HERE))
+    verdict = checked(Request(secret=text, request_id="r", ip=HERE))
     assert verdict.code == (MALFORMED if text else MISSING)
     assert sum(audit._attempts.values()) == 1
 
 
 def test_parallel_checks_leave_one_entry_each(make_key: MakeKey) -> None:
     key, text = make_key()
-    at_once(16, lambda n: check.check(Request(secret=text, request_id=f"req_{n}")))
+    at_once(16, lambda n: checked(Request(secret=text, request_id=f"req_{n}")))
     assert len({entry.request_id for entry in Entry.select()}) == 16
-    assert audit.usage_of(Key.get(Key.id == key.id)) == {
+    assert usage.totals_of(Key.get(Key.id == key.id)) == {
         "requests_today": 16, "requests_this_month": 16, "requests_total": 16,
     }  # fmt: skip
 
@@ -446,26 +441,34 @@ def test_parallel_checks_leave_one_entry_each(make_key: MakeKey) -> None:
 # --- a failing database ---------------------------------------------------------------------
 
 
-def fails(*args: Any, **kwargs: Any) -> Any:
-    raise peewee.OperationalError("disk I/O error")
+FAILURES = (peewee.OperationalError, OSError, JournalFull, CountsUnavailable)
 
 
+@pytest.mark.parametrize("error", FAILURES)
 @pytest.mark.parametrize(
-    "module, name", [(check, "_find"), (limits, "_add"), (audit, "record"), (audit, "_count")]
+    "module, name", [(check, "_find"), (limits, "spend"), (audit, "record"), (journal, "append")]
 )
-def test_a_failing_database_is_unavailable_and_leaves_nothing_half_done(
-    make_key: MakeKey, monkeypatch: pytest.MonkeyPatch, module: Any, name: str
+def test_a_check_that_fails_is_unavailable_and_leaves_nothing_half_done(
+    make_key: MakeKey,
+    monkeypatch: pytest.MonkeyPatch,
+    module: Any,
+    name: str,
+    error: type[Exception],
 ) -> None:
-    _, text = make_key(plan="free")
+    _, text = make_key(rate_limit={"per_minute": 1})
     before = everything()
     request = Request(secret=text, request_id="req_1", ip=HERE)
+
+    def fails(*args: Any, **kwargs: Any) -> Any:
+        raise error("no room")
+
     with monkeypatch.context() as broken:
         broken.setattr(module, name, fails)
-        verdict = check.check(request)
+        verdict = checked(request)
     assert (verdict.code, verdict.status, verdict.retry_after_seconds) == (UNAVAILABLE, 503, 1)
     assert (verdict.key, verdict.request_id) == (None, "req_1")
     assert everything() == before
-    assert check.check(request).code == VALID
+    assert checked(request).code == VALID
 
 
 @pytest.mark.parametrize("kind", [peewee.OperationalError, peewee.InterfaceError,
@@ -487,18 +490,7 @@ def test_no_failure_of_the_database_is_reported_as_a_bad_key(
 def test_a_closed_database_is_opened_again(make_key: MakeKey) -> None:
     _, text = make_key()
     db.close()
-    assert check.check(Request(secret=text, request_id="r")).code == VALID
-
-
-def test_attempts_that_cannot_be_stored_do_not_change_a_verdict(
-    make_key: MakeKey, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    _, text = make_key()
-    check.check(Request(secret="x", request_id="r", ip=HERE))
-    monkeypatch.setattr(audit, "_store_hour", fails)
-    assert check.check(Request(secret=text, request_id="r")).code == VALID
-    assert check.check(Request(secret=secret.mint("sk"), request_id="r")).code == INVALID
-    assert sum(audit._attempts.values()) == 2
+    assert checked(Request(secret=text, request_id="r")).code == VALID
 
 
 # --- addresses ------------------------------------------------------------------------------

@@ -455,8 +455,10 @@ def test_serve_prints_the_public_address_where_there_is_one(
 def test_serve_names_a_setting_that_it_does_not_use_yet(
     run: Run, served: list[tuple[str, int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("LATCHKEY_REDIS_URL", "redis://127.0.0.1")
-    assert run("serve").err == "LATCHKEY_REDIS_URL is set, but this version does not use it yet.\n"
+    monkeypatch.setenv("LATCHKEY_METRICS_TOKEN", "x")
+    assert (
+        run("serve").err == "LATCHKEY_METRICS_TOKEN is set, but this version does not use it yet.\n"
+    )
 
 
 # --- real processes -------------------------------------------------------------------------

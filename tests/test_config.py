@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import config as settings
-from config import Config, ConfigError
+from config import Config, ConfigError, Networks
 from console import db
 
 SECRET = "s3cret-" * 8
@@ -22,12 +22,13 @@ SETTINGS = {
     "SECRET_KEY": (SECRET, None),
     "TRUSTED_PROXIES": ("10.0.0.0/8, ::1", (ip_network("10.0.0.0/8"), ip_network("::1/128"))),
     "KEY_LIMIT": ("1000", 1000),
+    "REDIS_URL": ("redis://127.0.0.1:6379/0", None),
     "AUDIT_MODE": ("buffered", None),
     "SYNCHRONOUS": ("full", None),
     "RETENTION_DAYS": ("7", 7),
     "GEOIP_DATABASE": (__file__, Path(__file__)),
 }
-LATER = ("REDIS_URL", "METRICS_TOKEN", "SMTP_URL", "MAIL_FROM")
+LATER = ("METRICS_TOKEN", "SMTP_URL", "MAIL_FROM")
 
 
 def load(**given: str) -> Config:
@@ -41,11 +42,12 @@ def test_without_any_setting_the_defaults_hold(
     assert load() == Config(
         data_dir=Path("./data"),
         database_url=f"sqlite:///{tmp_path.resolve()}/data/latchkey.db",
+        redis_url="",
         host="127.0.0.1",
         port=8000,
         base_url="http://127.0.0.1:8000",
         secret_key="",
-        trusted_proxies=(ip_network("127.0.0.1/32"), ip_network("::1/128")),
+        trusted_proxies=Networks((ip_network("127.0.0.1/32"), ip_network("::1/128"))),
         key_limit=20,
         audit_mode="strict",
         synchronous="normal",
@@ -87,6 +89,7 @@ NONSENSE = {
     "PORT": ["0", "65536", "-1", "80.0", "0x50", "eighty", "tcp://10.0.0.1:80", "\u0668\u0660",
              "9" * 5_000, "0" * 11 + "801234"],
     "HOST": ["http://localhost", "[::1]", "localhost:8000", "a b", "10.0.0.1/8", "-h"],
+    "REDIS_URL": ["redis", "http://127.0.0.1", "redis://", "redis://[::1"],
     "KEY_LIMIT": ["0", "many", "1e3", "10000001"],
     "RETENTION_DAYS": ["0", "90d", "36501"],
     "AUDIT_MODE": ["lax", "1"],
@@ -104,6 +107,7 @@ NONSENSE = {
 ALLOWED = {
     "PORT": "a whole number from 1 to 65535 is allowed",
     "HOST": "an address or name of this machine, such as 127.0.0.1, :: or localhost, is allowed",
+    "REDIS_URL": "redis://<host>:<port>/<number>, rediss://… or unix://<path> is allowed",
     "KEY_LIMIT": "a whole number from 1 to 10000000 is allowed",
     "RETENTION_DAYS": "a whole number from 1 to 36500 is allowed",
     "AUDIT_MODE": "strict or buffered is allowed",
@@ -124,7 +128,8 @@ def test_nonsense_stops_with_one_line_that_names_setting_value_and_what_is_allow
     with pytest.raises(ConfigError) as refusal:
         load(**{name: value})
     words = str(refusal.value)
-    assert words.startswith(f"LATCHKEY_{name}={value!r} makes no sense: ")
+    shown = "(not shown)" if name in settings.NEVER_SHOWN else repr(value)
+    assert words.startswith(f"LATCHKEY_{name}={shown} makes no sense: ")
     assert ALLOWED[name] in words
     assert "\n" not in words
 

@@ -1,25 +1,30 @@
 """Rate limits and the quota: exact among threads, anchored to the clock, and never stuck."""
 
+import os
+import random
 from collections import Counter
+from collections.abc import Iterator
 from typing import TypeVar
 
 import pytest
+from flask import Flask
 
-from console import check, db, keys, limits
+from console import check, keys, limits
 from console import clock as time_of_day
 from console.actor import Actor
-from console.check import QUOTA_EXCEEDED, RATE_LIMITED, VALID, Request, Verdict
+from console.check import QUOTA_EXCEEDED, RATE_LIMITED, UNAVAILABLE, VALID, Request, Verdict
 from console.errors import Invalid
 from console.models import Key, LimitCount
-from tests.conftest import Clock, MakeKey, at_once
+from tests.conftest import Clock, MakeKey, at_once, checked
 
 T = TypeVar("T")
+REDIS_URL = os.environ.get("TEST_REDIS_URL", "redis://127.0.0.1:6379/15")
 
 pytestmark = pytest.mark.usefixtures("clock")
 
 
 def ask(secret: str, cost: int = 1) -> Verdict:
-    return check.check(Request(secret=secret, request_id="req_1", ip="192.0.2.1", cost=cost))
+    return checked(Request(secret=secret, request_id="req_1", ip="192.0.2.1", cost=cost))
 
 
 def spent(key: Key) -> dict[str, int]:
@@ -199,24 +204,16 @@ def test_64_parallel_calls_never_exceed(
     assert set(spent(key).values()) == {10}
 
 
-def test_a_call_that_waited_counts_in_the_window_in_which_it_is_counted(
-    make_key: MakeKey, clock: Clock, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Else it would start the count of an earlier window, and the next call a full one again."""
+def test_a_late_call_counts_in_its_own_window(make_key: MakeKey, clock: Clock) -> None:
+    """It must not start the count of the present window anew, nor that of its own."""
     key, secret = make_key(rate_limit={"per_minute": 1})
-    clock.move_ms(59_999)
-    hold, codes = db.hold, []
-
-    def overtaken(model: type[Key], row_id: str) -> None:
-        monkeypatch.setattr(db, "hold", hold)
-        clock.move_ms(1)
-        codes.append(ask(secret).code)
-        hold(model, row_id)
-
-    monkeypatch.setattr(db, "hold", overtaken)
-    codes.append(ask(secret).code)
-    codes.append(ask(secret).code)
-    assert codes == [VALID, RATE_LIMITED, RATE_LIMITED]
+    bound = limits.limits_of(key)
+    before = clock.now()
+    assert ask(secret).code == VALID
+    clock.move("1m")
+    assert ask(secret).code == VALID
+    assert limits.spend(key.id, bound, 1, before).refused is not None
+    assert ask(secret).code == RATE_LIMITED
 
 
 @pytest.mark.parametrize(
@@ -235,10 +232,104 @@ def test_a_clock_set_back_blocks_no_longer_than_a_window(
     assert VALID in codes
 
 
+@pytest.fixture
+def shared() -> Iterator[limits.RedisStore]:
+    """Counts in a real Redis, in a database of their own that is empty before and afterwards."""
+    store = limits.RedisStore(REDIS_URL)
+    try:
+        store.ping()
+    except limits.CountsUnavailable as error:
+        if os.environ.get("TESTS_SKIP_NOTHING"):
+            raise
+        pytest.skip(f"no Redis answers at {REDIS_URL}: {error}")
+    store._redis.flushdb()
+    yield store
+    store._redis.flushdb()
+    store._redis.close()
+    limits.use_store(limits.LocalStore())
+
+
+BOUND = ((limits.MINUTE, 4), (limits.HOUR, 9), (limits.MONTH, 20))
+
+
+def test_both_stores_give_the_same_answers(app: Flask, shared: limits.RedisStore) -> None:
+    """The same thousand calls, costs and instants, the clock set back now and then."""
+    chance = random.Random(7)
+    now = time_of_day.parse("2026-11-30T22:00:00Z")
+    calls = []
+    for number in range(1_000):
+        now += -30_000 if number % 9 == 0 else chance.choice((0, 1, 900, 20_000, 61_000, 1_200_000))
+        bound = BOUND[chance.randrange(3) :]
+        calls.append((f"key_{chance.randrange(3)}", bound, chance.choice((0, 1, 1, 1, 3, 50)), now))
+    answers = []
+    for store in (limits.LocalStore(), shared):
+        limits.use_store(store)
+        answers.append([
+            (limits.spend(*call), limits.look(*call)) for call in calls
+        ])  # fmt: skip
+    assert answers[0] == answers[1]
+    refused = Counter(spent.refused and spent.refused.name for spent, _ in answers[0])
+    assert set(refused) == {None, limits.MINUTE, limits.HOUR, limits.MONTH}
+
+
+def test_in_redis_a_check_that_could_not_be_answered_spends_nothing(
+    make_key: MakeKey, shared: limits.RedisStore
+) -> None:
+    limits.use_store(shared)
+    bound = ((limits.MINUTE, 1),)
+    now = time_of_day.now()
+    limits.spend("key_1", bound, 1, now)
+    limits.give_back("key_1", bound, 1, now)
+    assert limits.spend("key_1", bound, 1, now).refused is None
+    assert limits.spend("key_1", bound, 1, now).refused is not None
+
+
+def test_counts_in_redis_end_with_their_windows(app: Flask, shared: limits.RedisStore) -> None:
+    limits.use_store(shared)
+    limits.spend("key_1", BOUND, 1, time_of_day.parse("2026-11-20T10:30:15Z"))
+    left = sorted(shared._redis.pttl(key) // 1000 for key in shared._redis.scan_iter())
+    minute, hour = 45 + 60, 30 * 60 - 15 + 60
+    assert minute - 5 <= left[0] <= minute and hour - 5 <= left[1] <= hour
+    assert 10 * 86_400 < left[2] < 11 * 86_400
+
+
+def test_64_parallel_calls_never_exceed_in_redis(
+    make_key: MakeKey, shared: limits.RedisStore
+) -> None:
+    limits.use_store(shared)
+    key, secret = make_key(rate_limit={"per_minute": 10})
+    codes = Counter(answer.code for answer in at_once(64, lambda _: ask(secret)))
+    assert codes == {VALID: 10, RATE_LIMITED: 54}
+    assert spent(key) == {}  # what Redis counts is not counted a second time
+
+
+def test_without_redis_a_limited_key_is_unavailable_and_others_pass(make_key: MakeKey) -> None:
+    limits.use_store(limits.RedisStore("redis://127.0.0.1:1"))
+    try:
+        assert ask(make_key(plan="free")[1]).code == UNAVAILABLE
+        assert ask(make_key()[1]).code == VALID
+    finally:
+        limits.use_store(limits.LocalStore())
+
+
+def test_memory_is_bounded_and_what_is_dropped_is_read_again(
+    make_key: MakeKey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = limits.LocalStore()
+    limits.use_store(store)
+    monkeypatch.setattr(limits, "REMEMBERED_MAX", 2)
+    made = [make_key(rate_limit={"per_minute": 2}) for _ in range(10)]
+    for expected in (VALID, VALID, RATE_LIMITED):
+        for _, secret in made:
+            assert ask(secret).code == expected
+            limits.forget_idle()
+            assert len(store._counts) + len(store._idle) <= 6
+
+
 def test_counters_outlive_the_process(make_key: MakeKey) -> None:
     _, secret = make_key(rate_limit={"per_minute": 1})
     ask(secret)
-    db.close()
+    limits.use_store(limits.LocalStore())  # as a new process has it
     assert ask(secret).code == RATE_LIMITED
 
 

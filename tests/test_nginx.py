@@ -9,6 +9,7 @@ import os
 import re
 import socket
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -174,13 +175,14 @@ def test_a_key_without_limits_brings_no_rate_headers(site: Site) -> None:
     assert [name for name in answer.headers if "ratelimit" in name.lower()] == []
 
 
-def test_a_blocked_database_reaches_the_client_as_503(site: Site) -> None:
-    blocking = sqlite3.connect(site.latchkey.data_dir / "latchkey.db", isolation_level=None)
-    try:
-        blocking.execute("BEGIN IMMEDIATE")
-        answer = site.get()
-    finally:
-        blocking.close()
+def test_a_failing_database_reaches_the_client_as_503(site: Site) -> None:
+    key = site.make_key()  # one that no check has remembered yet
+    with closing(sqlite3.connect(site.latchkey.data_dir / "latchkey.db")) as database:
+        database.execute('ALTER TABLE "secret" RENAME TO "hidden"')
+        try:
+            answer = site.get(headers=bearer(key["key"]))
+        finally:
+            database.execute('ALTER TABLE "hidden" RENAME TO "secret"')
     assert (answer.status, answer.problem["code"]) == (503, "UNAVAILABLE")
     assert answer.headers["Retry-After"] == "1"
     # Latchkey's own answer, for which nginx waited: it can be found in Latchkey's log.

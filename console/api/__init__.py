@@ -112,4 +112,4 @@ def from_http_exception(error: HTTPException) -> Refused:
     return refused
 
 
-from console.api import access, audit_log, keys  # noqa: E402, F401  (the routes register themselves)
+from console.api import access, audit_log, keys, usage  # noqa: E402, F401  (the routes register themselves)

@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: run test lint types fmt check clean
+.PHONY: run test lint types fmt check bench bench-quick clean
 
 run: .venv/run.stamp
 	@$(BIN)/python -m console serve
@@ -26,6 +26,13 @@ fmt: .venv/dev.stamp
 	$(BIN)/ruff format .
 
 check: lint types test
+
+# Both need wrk. KEEP=DIR: the database of a million keys is filled there once, and used again.
+bench: .venv/run.stamp
+	@$(BIN)/python -m bench.run $(if $(KEEP),--keep $(KEEP))
+
+bench-quick: .venv/run.stamp
+	@$(BIN)/python -m bench.run --quick
 
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

@@ -92,8 +92,9 @@ def _make_keys(
     for index, key in enumerate(made):
         called, prefix = f"{name} {index:07}", secret.visible_prefix(key.secret)
         created_at = now - number + index
+        revoked_at = now if is_revoked else None
         keys.append((key.id, project.id, called, called.casefold(), "", LIVE, prefix, held, "[]",
-                     plan, 0, "{}", created_at, created_at, now if is_revoked else None, 0))  # fmt: skip
+                     plan, 0, "{}", created_at, created_at, revoked_at, 0))  # fmt: skip
         secrets.append((key.digest, key.id, prefix, created_at))
     with db.write():
         db.execute_many(KEY, keys)

@@ -41,10 +41,10 @@ class Measured:
 
 def middle(runs: list[Measured]) -> Measured:
     """The median of each figure; what failed is added up."""
-    return Measured(
-        *(median(getattr(run, name) for run in runs) for name in ("rate", "p50", "p99", "refused")),
-        failed=sum(run.failed for run in runs),
+    rate, p50, p99, refused = (
+        median(getattr(run, name) for run in runs) for name in ("rate", "p50", "p99", "refused")
     )
+    return Measured(rate, p50, p99, refused, sum(run.failed for run in runs))
 
 
 def check_request(path: str) -> str:
@@ -99,7 +99,7 @@ class Load:
 
 
 class Browser:
-    """One person, signed in to a console, on one connection that is kept open."""
+    """One person, signed in to a console, on one connection."""
 
     def __init__(self, port: int) -> None:
         self._connection = http.client.HTTPConnection(HOST, port, timeout=TIMEOUT_SECONDS)
@@ -109,6 +109,8 @@ class Browser:
         assert token, "the sign-in form has no token"
         fields = {"email": EMAIL, "password": PASSWORD, "csrf_token": token[1]}
         self._ask("POST", "/login", urlencode(fields), 303)
+        # The server ends connections that are idle for long; the next request opens another.
+        self._connection.close()
 
     @property
     def cookies(self) -> str:

@@ -8,6 +8,7 @@ import http.client
 import os
 import platform
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -75,7 +76,7 @@ class House:
 
     def settle(self) -> float:
         """Waits until all entries are stored, so that one run does not disturb the next; returns
-        for how long. A key that asks about itself is shown its latest use."""
+        for how many seconds. A key that asks about itself is shown its latest use, hence waits."""
         began = time.monotonic()
         connection = http.client.HTTPConnection(load.HOST, self.port, timeout=load.TIMEOUT_SECONDS)
         secret = (self.directory / "service").read_text().strip()
@@ -110,7 +111,6 @@ class Line:
     request: Path
     secrets: Path | None = None
     house: House | None = None
-    refused: bool | None = False  # whether the server is expected to refuse; None: mostly
     runs: dict[int, list[Measured]] = field(default_factory=dict)
     settle_seconds: float = 0
 
@@ -138,7 +138,7 @@ class Bench:
     def __init__(self, work: Path, keep: Path | None, size: Size, stack: ExitStack) -> None:
         self.work, self.keep, self.size, self.stack = work, keep, size, stack
         self.lines: dict[str, Line] = {}
-        self.pages: dict[str, Measured] = {}
+        self.pages: dict[str, dict[str, Any]] = {}
         self.busy: dict[str, list[Measured]] = {}
         self.houses: list[House] = []
 
@@ -147,14 +147,13 @@ class Bench:
     def set_up(self) -> None:
         self._bare_lines()
         small = self._filled(SMALL_KEYS, 0)
-        full, buffered = (shutil.copytree(small, self.work / name) for name in ("full", "buffered"))
+        copies = [shutil.copytree(small, self.work / name) for name in ("full", "buffered")]
         self.small = self._open(small)
         self._check_lines(self.small, "", f"{SMALL_KEYS:,} keys, no entries")
-        self._line(
-            "full", "allowed, SYNCHRONOUS=full", self._open(full, LATCHKEY_SYNCHRONOUS="full")
-        )
-        self._line("buffered", "allowed, AUDIT_MODE=buffered",
-                   self._open(buffered, LATCHKEY_AUDIT_MODE="buffered"))  # fmt: skip
+        full = self._open(copies[0], LATCHKEY_SYNCHRONOUS="full")
+        self._line("full", "allowed, SYNCHRONOUS=full", full)
+        buffered = self._open(copies[1], LATCHKEY_AUDIT_MODE="buffered")
+        self._line("buffered", "allowed, AUDIT_MODE=buffered", buffered)
         self.few = self._open(self._filled(FEW_KEYS, 0))
         self.many = self._open(self._filled(self.size.many_keys, self.size.many_entries))
         self.big: House | None = None
@@ -170,7 +169,7 @@ class Bench:
         if not directory.exists():
             draft = directory.with_suffix(".part")
             shutil.rmtree(draft, ignore_errors=True)
-            command = [sys.executable, "-m", "bench.fill", draft, str(keys), str(entries)]
+            command = [sys.executable, "-m", "bench.fill", str(draft), str(keys), str(entries)]
             subprocess.run(command, cwd=ROOT, check=True)
             draft.rename(directory)
             os.sync()  # or the kernel would write it out while something is measured
@@ -195,8 +194,8 @@ class Bench:
 
     def _check_lines(self, house: House, name: str, size: str) -> None:
         self._line(f"{name}allowed", f"allowed ({size})", house)
-        self._line(f"{name}refused", "  refused", house, "refused", refused=True)
-        self._line(f"{name}limited", "  limited", house, "limited", refused=None)
+        self._line(f"{name}refused", "  refused", house, "refused")
+        self._line(f"{name}limited", "  limited", house, "limited")
         service = (house.directory / "service").read_text().strip()
         verify = self._request(f"{name}verify", load.verify_request(service))
         self._line(f"{name}verify", "  POST /api/v1/verify", house, request=verify)
@@ -209,11 +208,10 @@ class Bench:
         secrets: str = "hot",
         *,
         request: Path | None = None,
-        refused: bool | None = False,
     ) -> None:
         request = request or self._request("check", load.check_request(CHECK_PATH))
         secrets_file = house.directory / secrets
-        self.lines[name] = Line(name, label, house.port, request, secrets_file, house, refused)
+        self.lines[name] = Line(name, label, house.port, request, secrets_file, house)
 
     def _request(self, name: str, text: str) -> Path:
         path = self.work / f"{name}.http"
@@ -262,20 +260,22 @@ class Bench:
         deep_house = self.big or self.many
         page, cursor = deep_cursor(deep_house.directory)
         pages = {
-            f"key table, among {FEW_KEYS:,} keys": (self.few.browser, TABLE),
-            f"key table, among {self.size.many_keys:,} keys": (self.many.browser, TABLE),
-            "audit page 1": (deep_house.browser, AUDIT),
-            f"audit page {page:,}": (deep_house.browser, f"{AUDIT}?cursor={cursor}"),
+            "few": (f"key table, {FEW_KEYS:,} keys", self.few, TABLE),
+            "many": (f"key table, {self.size.many_keys:,} keys", self.many, TABLE),
+            "first": ("audit page 1", deep_house, AUDIT),
+            "deep": (f"audit page {page:,}", deep_house, f"{AUDIT}?cursor={cursor}"),
         }
-        runs = load.measure_pages(list(pages.values()), self.size.page_loads)
-        self.pages = dict(zip(pages, runs, strict=True))
+        loads = [(house.browser, path) for _, house, path in pages.values()]
+        runs = load.measure_pages(loads, self.size.page_loads)
+        for (name, (label, _, _)), run in zip(pages.items(), runs, strict=True):
+            self.pages[name] = {"label": label, **asdict(run)}
 
     def results(self) -> dict[str, Any]:
         """All of it, as it goes into the JSON."""
         return {
             "lines": {name: line.result() for name, line in self.lines.items()},
             "busy": {name: asdict(load.middle(runs)) for name, runs in self.busy.items()},
-            "pages": {name: asdict(run) for name, run in self.pages.items()},
+            "pages": self.pages,
             "memory_mb": self.memory,
             "trouble": [text for house in self.houses for text in house.trouble()],
         }
@@ -329,6 +329,8 @@ def main() -> None:
         print("The bench needs wrk: apt-get install wrk", file=sys.stderr)
         sys.exit(NO_WRK)
     began = time.monotonic()
+    # As on ^C: the servers end too.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     if arguments.keep:
         arguments.keep.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="latchkey-bench-") as work, ExitStack() as stack:

@@ -15,7 +15,7 @@ from flask import Flask
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
-from console import check, country, db, gate, keys, permissions
+from console import check, country, db, gate, journal, keys, permissions
 from console.actor import Actor
 from console.models import Attempt, Entry, Key, LimitCount, Project, Usage
 from tests.conftest import PASSWORD, Clock, MakeKey, add_person, bearer
@@ -46,13 +46,14 @@ def ask(client: FlaskClient, service: str) -> Any:
 
 def of_key(key: Key) -> list[Entry]:
     """The key's entries, oldest first."""
+    journal.settle()
     return list(Entry.select().where(Entry.key_id == key.id).order_by(Entry.id))
 
 
 def stored(key: Key) -> tuple[int, int, int, int | None]:
     """All that a check of this key might write."""
     counts = [row.spent for row in LimitCount.select().where(LimitCount.key_id == key.id)]
-    usage = Usage.select().where(Usage.key_id == key.id).count()
+    usage = Usage.select().where(Usage.subject_id == key.id).count()
     return len(of_key(key)), sum(counts), usage, Key.get_by_id(key.id).last_used_at
 
 

@@ -33,16 +33,7 @@ def create_app(config: Config | None = None, *, in_background: bool = True) -> F
     limits.use_store(
         limits.RedisStore(config.redis_url) if config.redis_url else limits.LocalStore()
     )
-    journal.use(
-        Journal(
-            config.data_dir,
-            batch.store,
-            # Buffered, a check waits for no disk: the last second is lost with the power.
-            synced=config.synchronous == "full" and config.audit_mode == "strict",
-            tidy=_tidy,
-            in_background=in_background,
-        )
-    )
+    _open_journal(config, in_background)
     app = Flask(
         "console",
         template_folder=str(ROOT / "templates"),
@@ -54,6 +45,26 @@ def create_app(config: Config | None = None, *, in_background: bool = True) -> F
     app.extensions["gate"] = gate.Gate(app.wsgi_app, config)
     app.wsgi_app = app.extensions["gate"]  # type: ignore[method-assign]
     return app
+
+
+def _open_journal(config: Config, in_background: bool) -> None:
+    """Stores what a process before this one left behind, and takes entries from now on."""
+    try:
+        journal.use(
+            Journal(
+                config.data_dir,
+                batch.store,
+                # Buffered, a check waits for no disk: the last second is lost with the power.
+                synced=config.synchronous == "full" and config.audit_mode == "strict",
+                tidy=_tidy,
+                in_background=in_background,
+            )
+        )
+    except OSError as error:
+        raise ConfigError(
+            f"{config.data_dir / journal.DIRECTORY} cannot be used: {error.strerror}; "
+            f"it must be a directory that user {os.getuid()} may write to"
+        ) from None
 
 
 def _tidy() -> None:

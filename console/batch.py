@@ -43,8 +43,8 @@ ENTRIES = f"""
 USAGE = f"""
     INSERT INTO usage AS u (subject_id, unit, start_at, allowed, denied)
     WITH hours AS (
-        SELECT key_id, project_id, at - at % {clock.HOUR} AS hour_at,
-               at - at % {clock.DAY} AS day_at, month_at,
+        SELECT key_id, project_id, at / {clock.HOUR} * {clock.HOUR} AS hour_at,
+               at / {clock.DAY} * {clock.DAY} AS day_at, month_at,
                sum(CASE WHEN status < 400 THEN 1 ELSE 0 END) AS allowed,
                sum(CASE WHEN status < 400 THEN 0 ELSE 1 END) AS denied
         FROM batch WHERE kind = {ENTRY} GROUP BY 1, 2, 3, 4, 5)
@@ -80,10 +80,10 @@ SPENT = f"""
     INSERT INTO limit_count AS c (key_id, "window", start_at, spent)
     SELECT key_id, name, start_at, sum(cost) FROM (
         SELECT key_id, cost, name,
-               CASE name WHEN 'minute' THEN at - at % {clock.MINUTE}
-                         WHEN 'hour' THEN at - at % {clock.HOUR} ELSE month_at END AS start_at
+               CASE name WHEN 'minute' THEN at / {clock.MINUTE} * {clock.MINUTE}
+                         WHEN 'hour' THEN at / {clock.HOUR} * {clock.HOUR} ELSE month_at END AS start_at
         FROM batch JOIN (SELECT 'minute' AS name UNION ALL SELECT 'hour' UNION ALL SELECT 'month')
-                        AS names ON spent LIKE '%' || name || '%'
+                        AS names ON replace(spent, name, '') <> spent
         WHERE kind = {ENTRY} AND spent <> '[]') AS spending
     WHERE key_id IN (SELECT id FROM key) GROUP BY 1, 2, 3 ORDER BY 1, 2, 3
     ON CONFLICT (key_id, "window") DO UPDATE

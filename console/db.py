@@ -32,6 +32,7 @@ BUSY_RETRY_SECONDS = 0.02
 MIGRATION_LOCK = 0x1A7C4  # an advisory lock's number on PostgreSQL; any constant of ours
 WAL_SIZE_LIMIT = 64 * 1024 * 1024
 CHANGES_SUFFIX = "-changes"
+SQLITE_OLDEST = (3, 35, 0)
 
 # Two connections that write or checkpoint in the same instant could corrupt the file.
 WAL_RESET_BUG = ((3, 7, 0), (3, 51, 2))
@@ -90,6 +91,11 @@ def sqlite_file(url: str) -> Path | None:
 
 
 def _sqlite(path: str, synchronous: str) -> Database:
+    if sqlite_version() < SQLITE_OLDEST:
+        raise peewee.OperationalError(
+            f"SQLite {'.'.join(map(str, sqlite_version()))} is too old: "
+            "install the package pysqlite3, or SQLite 3.35 or newer"
+        )
     database = SqliteDatabase(
         path,
         # A deferred transaction that reads, then writes, fails at once beside another writer.

@@ -434,3 +434,13 @@ def test_a_probe_writes_and_leaves_nothing(app: Flask) -> None:
     for _ in range(5):
         assert at_once(8, lambda _: db.probe_write()) == [None] * 8
     assert not Link.select().exists()
+
+
+def test_sqlite_that_is_too_old_is_named(
+    make_database: MakeDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = make_database()
+    monkeypatch.setattr(db, "sqlite_version", lambda: (3, 34, 1))
+    if url.startswith("sqlite"):
+        with pytest.raises(peewee.OperationalError, match="SQLite 3.34.1 is too old: install"):
+            db.open_database(url)

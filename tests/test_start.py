@@ -9,7 +9,7 @@ import pytest
 
 import console
 from config import Config, ConfigError
-from console import SECRET_KEY_FILE, start
+from console import SECRET_KEY_FILE, db, journal, start
 
 
 @pytest.fixture
@@ -55,3 +55,11 @@ def test_a_data_directory_that_cannot_be_made_is_named(config: Config, tmp_path:
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match="LATCHKEY_DATA_DIR=.*file/data.* cannot be used"):
         start(replace(config, data_dir=tmp_path / "file" / "data"))
+
+
+def test_a_journal_that_cannot_be_written_stops_the_start(config: Config) -> None:
+    config.data_dir.mkdir()
+    (config.data_dir / journal.DIRECTORY).write_text("")
+    with pytest.raises(ConfigError, match="journal cannot be used: .*may write to"):
+        console.create_app(config, in_background=False)
+    db.close()

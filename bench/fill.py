@@ -61,8 +61,8 @@ def fill(directory: Path, keys: int, entries: int) -> None:
         db.handle.execute_sql(f"pragma {name} = {value}")
     made = _make_keys(project, keys, "Key", [HELD])
     _make_entries(project, made, entries)
-    _write(directory / "hot", made[:HOT_KEYS])
-    _write(directory / "cold", chance.sample(made, min(len(made), COLD_KEYS)))
+    for name, number in (("hot", HOT_KEYS), ("cold", COLD_KEYS)):
+        _write(directory / name, chance.sample(made, min(len(made), number)))
     lacking = _make_keys(project, REFUSED_KEYS // 2, "Lacks", [NOT_HELD])
     revoked = _make_keys(project, REFUSED_KEYS // 2, "Revoked", [HELD], is_revoked=True)
     _write(directory / "refused", lacking + revoked)

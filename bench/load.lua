@@ -5,6 +5,8 @@ local head, tail
 local secrets = { "" }
 
 function init(args)
+  -- Else each run would present the same secrets in the same order, remembered from the last.
+  math.randomseed(os.time())
   local file = assert(io.open(args[1], "rb"))
   local text = file:read("*a")
   file:close()

@@ -138,7 +138,7 @@ def _pages(found: Found) -> str:
     rows = [(label, *_figures(run)) for label, run in (*pages, *busy)]
     memory = [
         f"memory, {name}: "
-        + ", ".join(f"{what} {megabytes:,.0f} MB" for what, megabytes in figures.items())
+        + ", ".join(f"{what} {size:,.0f} MB" for what, size in figures.items() if size)
         for name, figures in found["memory_mb"].items()
     ]
     return "\n".join([_table([head, *rows]), "", *memory])

@@ -69,6 +69,7 @@ class House:
     def __enter__(self) -> Self:
         self.server.start()
         self.browser = Browser(self.port)
+        self.memory_at_start = self.memory_mb()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -237,7 +238,11 @@ class Bench:
                 if name in self.lines:
                     self._measure_busy(self.lines[name])
         houses = {"small": self.small, "big": self.big}
-        self.memory = {name: house.memory_mb() for name, house in houses.items() if house}
+        self.memory = {
+            name: {"start": house.memory_at_start.get("now"), **house.memory_mb()}
+            for name, house in houses.items()
+            if house
+        }
         _say("pages")
         self._measure_pages()
 

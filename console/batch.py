@@ -81,7 +81,8 @@ SPENT = f"""
     SELECT key_id, name, start_at, sum(cost) FROM (
         SELECT key_id, cost, name,
                CASE name WHEN 'minute' THEN at / {clock.MINUTE} * {clock.MINUTE}
-                         WHEN 'hour' THEN at / {clock.HOUR} * {clock.HOUR} ELSE month_at END AS start_at
+                         WHEN 'hour' THEN at / {clock.HOUR} * {clock.HOUR}
+                         ELSE month_at END AS start_at
         FROM batch JOIN (SELECT 'minute' AS name UNION ALL SELECT 'hour' UNION ALL SELECT 'month')
                         AS names ON replace(spent, name, '') <> spent
         WHERE kind = {ENTRY} AND spent <> '[]') AS spending

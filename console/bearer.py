@@ -29,6 +29,7 @@ def caller(
     *,
     needs: tuple[str, ...] = (),
     cost: int = 1,
+    syncs: bool = True,
 ) -> Caller:
     """Who sent this request. A key is checked, counted and logged like any other use of it.
 
@@ -53,7 +54,8 @@ def caller(
             user_agent=environ.get("HTTP_USER_AGENT", ""),
             permissions=needs,
             cost=cost,
-        )
+        ),
+        syncs=syncs,
     )
     if not verdict.is_valid or verdict.key is None:
         raise wire.Denied(verdict)

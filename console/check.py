@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import peewee
 
-from console import addresses, audit, clock, known, limits, permissions, secret
+from console import addresses, audit, clock, journal, known, limits, permissions, secret
 from console.journal import JournalFull
 from console.known import Known
 from console.limits import Allowance, CountsUnavailable
@@ -176,8 +176,11 @@ RULES_OF_A_KEY: tuple[Rule, ...] = (
 )  # fmt: skip
 
 
-def check(request: Request) -> Verdict:
-    """The verdict, its entry safe. Where that cannot be it is UNAVAILABLE, never a bad key."""
+def check(request: Request, *, syncs: bool = True) -> Verdict:
+    """The verdict, its entry safe. Where that cannot be it is UNAVAILABLE, never a bad key.
+
+    A caller that waits for the disk itself (journal.sync), before it answers, says so by `syncs`.
+    """
     now = clock.now()
     try:
         key = _find(request)
@@ -188,6 +191,8 @@ def check(request: Request) -> Verdict:
         code = _first_failure(RULES_OF_A_KEY, request, key, now)
         verdict = _verdict(request, code, key, now, limits.spend)
         _record(request, key, verdict)
+        if syncs:
+            journal.sync()
         return verdict
     except FAILURES:
         return _unavailable(request, now)

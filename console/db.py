@@ -107,7 +107,7 @@ def _sqlite(path: str, synchronous: str) -> Database:
             "busy_timeout": BUSY_TIMEOUT_SECONDS * 1000,
             "foreign_keys": 1,
             "temp_store": "memory",
-            "cache_size": -16_000,
+            "cache_size": -4_000,  # KiB, of each thread; the system keeps the rest
             "journal_size_limit": WAL_SIZE_LIMIT,
             "trusted_schema": 0,
         },

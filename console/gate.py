@@ -14,7 +14,7 @@ from urllib.parse import parse_qsl
 from pydantic import AfterValidator
 
 from config import Config
-from console import addresses, bearer, check, db, projects, wire
+from console import addresses, bearer, check, db, journal, projects, wire
 from console.actor import KEY, Actor
 from console.check import UNAVAILABLE
 from console.errors import Forbidden, Invalid, MethodNotAllowed
@@ -44,13 +44,12 @@ class Gate:
     def __init__(self, app: WSGI, config: Config) -> None:
         self.app = app
         self.config = config
-        # Every other way asks another process, or the disk, and lets others run meanwhile.
-        self.never_waits = (
-            db.is_sqlite() and config.synchronous == "normal" and not config.redis_url
-        )
+        # Every other way asks another process, and lets others run meanwhile.
+        self.never_waits = db.is_sqlite() and not config.redis_url
 
     def is_quick(self, path: str) -> bool:
-        """Whether what is asked at this path is answered at once, without waiting for anything."""
+        """Whether what is asked at this path is answered without waiting; but for the disk, for
+        which a server may wait for many answers at once (`wire.BEFORE_ANSWER`)."""
         return self.never_waits and path in (VERIFY, NGINX)
 
     def __call__(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
@@ -63,7 +62,10 @@ class Gate:
             return self.app(environ, start_response)
         request_id = wire.request_id()
         try:
-            status, headers, body = answer(environ, request_id)
+            try:
+                status, headers, body = answer(environ, request_id)
+            finally:
+                _wait_for_disk(environ)  # what is refused has its entry too
         except Exception as error:
             status, headers, body = wire.problem(wire.as_refused(error, request_id), request_id)
         status, headers = translate(status, headers, body)
@@ -80,7 +82,7 @@ class Gate:
         """A service asks about a key; 200 whatever the verdict, 503 when there can be none."""
         if environ["REQUEST_METHOD"] != "POST":
             raise MethodNotAllowed("Use POST.", allow=("POST",))
-        caller = bearer.caller(environ, self.config, request_id, needs=(KEYS_VERIFY,))
+        caller = bearer.caller(environ, self.config, request_id, needs=(KEYS_VERIFY,), syncs=False)
         within = _projects_to_verify_in(caller.actor)
         # The client's request has an id of its own: the service's call is logged under its own.
         request_id = wire.request_id()
@@ -90,7 +92,7 @@ class Gate:
         if question.dry_run:
             verdict, steps = check.explain(request)
         else:
-            verdict = check.check(request)
+            verdict = check.check(request, syncs=False)
         if verdict.code == UNAVAILABLE:
             raise wire.Denied(verdict)
         content = wire.verdict_json(verdict)
@@ -113,7 +115,7 @@ class Gate:
         """nginx asks about a client's request: 200 with the key's identity, or the refusal."""
         self._refuse_strangers(environ)
         request = self._nginx_request(environ, request_id)
-        verdict = check.check(request)
+        verdict = check.check(request, syncs=False)
         if not verdict.is_valid:
             raise wire.Denied(verdict)
         rate = wire.rate_headers(verdict.allowance, verdict.at)
@@ -144,6 +146,17 @@ class Gate:
             user_agent=environ.get("HTTP_USER_AGENT", ""),
             **query,
         )
+
+
+def _wait_for_disk(environ: Environ) -> None:
+    """Has the disk take the entries before the answer goes out, by the server where it offers to
+    wait for several answers at once."""
+    if journal.is_behind():
+        environ.get(wire.BEFORE_ANSWER, _now)(journal.sync)
+
+
+def _now(wait: Callable[[], None]) -> None:
+    wait()
 
 
 def _projects_to_verify_in(actor: Actor) -> frozenset[str]:

@@ -192,17 +192,14 @@ class Journal:
     # --- append -----------------------------------------------------------------------------
 
     def append(self, record: bytes) -> None:
-        """Takes a JSON text on. When this returns it is safe from kill -9, and from a loss of power
-        where the journal is synced. Raises OSError where the disk has no room, JournalFull."""
+        """Takes a JSON text on, safe from kill -9 when this returns, and from a loss of power when
+        `sync` has. Raises OSError where the disk has no room, JournalFull."""
         framed = START + record + END
         with self._writing:
             if not self._files or not self._files[-1].has_room(len(framed)):
                 self._next_file()
             self._files[-1].write(framed)
             self._appended += 1
-            number = self._appended
-        if self._synced:
-            self._sync(number)
 
     def _next_file(self) -> None:
         if len(self._files) >= FILES_MAX:
@@ -216,8 +213,16 @@ class Journal:
             self._thread = threading.Thread(target=self._run, name="journal", daemon=True)
             self._thread.start()
 
-    def _sync(self, number: int) -> None:
-        """Group commit: who waited while another synced finds their record synced by the next."""
+    def is_behind(self) -> bool:
+        """Whether the disk has yet to take something that an answer waits for."""
+        return self._synced and self._synced_to < self._appended
+
+    def sync(self) -> None:
+        """Waits until the disk has what was appended before, where the journal is synced. Group
+        commit: who waited while another synced finds their record synced by the next."""
+        number = self._appended
+        if not self.is_behind():
+            return
         with self._syncing:
             if self._synced_to < number:
                 with self._writing:
@@ -313,6 +318,17 @@ def append(record: list[Any]) -> None:
     if _journal is None:
         raise JournalFull("there is no journal")
     _journal.append(to_json(record))
+
+
+def is_behind() -> bool:
+    """Whether `sync` would wait."""
+    return _journal is not None and _journal.is_behind()
+
+
+def sync() -> None:
+    """Waits for the disk where that is asked for; see Journal.sync. Raises OSError."""
+    if _journal is not None:
+        _journal.sync()
 
 
 def settle() -> None:

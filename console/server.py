@@ -17,13 +17,16 @@ import io
 import itertools
 import logging
 import os
+import queue
 import signal
 import socket
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache
+from contextlib import suppress
+from functools import lru_cache, partial
 from http import HTTPStatus
 from typing import Any, NoReturn, Self
 
@@ -33,6 +36,7 @@ from granian.server import mt
 from granian.server.common import AbstractServer
 
 from config import ConfigError
+from console.wire import BEFORE_ANSWER
 
 log = logging.getLogger(__name__)
 
@@ -51,6 +55,7 @@ UNREADABLE = "?"
 Environ = dict[str, Any]
 WSGI = Callable[[Environ, Any], Iterable[bytes]]
 Headers = list[tuple[str, str]]
+Wait = Callable[[], None]
 
 ENVIRON: Environ = {
     "SCRIPT_NAME": "",
@@ -132,6 +137,8 @@ class _Requests(CallbackScheduler):
         self.pool = ThreadPoolExecutor(THREADS, thread_name_prefix="pages")
         self.reading: dict[asyncio.Task[None], asyncio.TimerHandle] = {}
         self.is_kept = False
+        self.later: queue.SimpleQueue[tuple[Wait, Any, Callable[[], None]]] = queue.SimpleQueue()
+        threading.Thread(target=self._answer_later, name="later", daemon=True).start()
         self._schedule_fn = self._take
 
     def _take(self, request: Any) -> None:
@@ -168,12 +175,46 @@ class _Requests(CallbackScheduler):
     def _answer(self, request: Any, environ: Environ) -> None:
         """Calls the application; whatever goes wrong in it, the client has an answer."""
         started: list[Any] = []
+        waits: list[Wait] = []
 
         def start_response(status: str, headers: Headers, exc_info: Any = None) -> None:
             started[:] = int(status[:3]), headers
 
+        environ[BEFORE_ANSWER] = waits.append
         try:
             result = self.app(environ, start_response)
+        except BaseException:
+            log.exception("%s failed", environ["PATH_INFO"])
+            _refuse(request, HTTPStatus.INTERNAL_SERVER_ERROR)
+            return
+        answer = partial(self._send, request, started, result)
+        if waits:
+            self.later.put((waits[0], request, answer))
+        else:
+            answer()
+
+    def _answer_later(self) -> None:
+        """Waits once for all answers that wait for the same, and sends them."""
+        while True:
+            batch = [self.later.get()]
+            with suppress(queue.Empty):
+                while True:
+                    batch.append(self.later.get_nowait())
+            failed = set()
+            for wait in {wait for wait, _, _ in batch}:
+                try:
+                    wait()
+                except Exception:
+                    log.exception("answers that waited could not be sent")
+                    failed.add(wait)
+            for wait, request, answer in batch:
+                if wait in failed:
+                    _refuse(request, HTTPStatus.SERVICE_UNAVAILABLE)
+                else:
+                    answer()
+
+    def _send(self, request: Any, started: list[Any], result: Any) -> None:
+        try:
             try:
                 if isinstance(result, list) or (started and _is_short(started[1])):
                     request.proto.response_bytes(*started, b"".join(result))
@@ -185,7 +226,7 @@ class _Requests(CallbackScheduler):
         except RSGIProtocolClosed:
             request.done()  # the client has gone
         except BaseException:
-            log.exception("%s failed", environ["PATH_INFO"])
+            log.exception("an answer broke off")
             _refuse(request, HTTPStatus.INTERNAL_SERVER_ERROR)
 
     def _stream(self, proto: Any, started: list[Any], pieces: Iterable[bytes]) -> None:
@@ -243,7 +284,7 @@ def _environ(scope: Any) -> Environ:
 
     Names with underscores are dropped, as nginx does: afterwards nobody could tell
     `X_Forwarded_For` from `X-Forwarded-For`. A header in other characters than ASCII's is not
-    handed on by granian, but that it was there is.
+    handed on by granian; that one was there must not be missed where it says whose request it is.
     """
     environ = ENVIRON | {
         "REQUEST_METHOD": scope.method,
@@ -259,10 +300,8 @@ def _environ(scope: Any) -> Environ:
         if variable:
             known = environ.get(variable)
             environ[variable] = value if known is None else f"{known},{value}"
-    for name in headers.keys():  # noqa: SIM118  (granian's headers are no mapping)
-        variable = _variable(name)
-        if variable and variable not in environ:
-            environ[variable] = UNREADABLE
+    if "HTTP_X_FORWARDED_FOR" not in environ and "x-forwarded-for" in headers:
+        environ["HTTP_X_FORWARDED_FOR"] = UNREADABLE
     return environ
 
 

@@ -29,6 +29,9 @@ BODY_MAX_BYTES = 1024 * 1024
 NESTING_MAX = 64
 TOO_DEEP = "it is nested too deeply"
 REALM = "latchkey"
+# In a request's environ, where the server offers it: called with a function that waits, it has an
+# answer go out only after that has returned, while the thread that made the answer goes on.
+BEFORE_ANSWER = "latchkey.before_answer"
 EMPTY = "-"
 Headers = list[tuple[str, str]]
 Environ = Mapping[str, Any]
@@ -205,7 +208,7 @@ def as_refused(error: Exception, request_id: str) -> Refused:
     log.error("request %s failed", request_id, exc_info=error)
     if isinstance(error, peewee.DataError):
         return Refused("The request holds a character that cannot be stored.")
-    if isinstance(error, peewee.PeeweeException):
+    if isinstance(error, peewee.PeeweeException | OSError):
         return Unavailable(
             "The database cannot be used at the moment; try again shortly.",
             retry_after_seconds=UNAVAILABLE_RETRY_SECONDS,

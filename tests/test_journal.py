@@ -231,7 +231,7 @@ def test_many_threads_append_without_loss(make: MakeJournal, stored: Stored) -> 
         assert [n for t, n in stored if t == thread] == list(range(100))
 
 
-def test_a_synced_append_waits_until_the_disk_has_it(
+def test_sync_waits_until_the_disk_has_what_was_appended(
     make: MakeJournal, stored: Stored, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one = make(synced=True)
@@ -239,7 +239,21 @@ def test_a_synced_append_waits_until_the_disk_has_it(
     monkeypatch.setattr(os, "fdatasync", lambda _: synced_at.append(one._appended))
     for _ in range(3):
         one.append(b"[1]")
+        assert one.is_behind()
+        one.sync()
+        one.sync()
+        assert not one.is_behind()
     assert synced_at == [1, 2, 3]
+
+
+def test_a_journal_that_is_not_synced_waits_for_nothing(
+    make: MakeJournal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(os, "fdatasync")
+    one = make()
+    one.append(b"[1]")
+    assert not one.is_behind()
+    one.sync()
 
 
 def test_who_waits_while_another_syncs_is_synced_with_the_next(
@@ -254,7 +268,7 @@ def test_who_waits_while_another_syncs_is_synced_with_the_next(
             pass  # the others arrive meanwhile
 
     monkeypatch.setattr(os, "fdatasync", slow)
-    at_once(16, lambda number: one.append(b"[%d]" % number))
+    at_once(16, lambda number: (one.append(b"[%d]" % number), one.sync()))
     assert len(synced_to) <= 2 and synced_to[-1] == 16
 
 

@@ -15,7 +15,7 @@ from flask import Flask
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
-from console import check, country, db, gate, journal, keys, permissions
+from console import check, country, db, gate, journal, keys, permissions, wire
 from console.actor import Actor
 from console.models import Attempt, Entry, Key, LimitCount, Project, Usage
 from tests.conftest import PASSWORD, Clock, MakeKey, add_person, bearer
@@ -894,3 +894,39 @@ def test_every_other_address_goes_on_to_the_console(app: Flask) -> None:
     ):
         door({"PATH_INFO": path}, lambda *_: None)
         assert seen.pop() == path
+
+
+# --- when the disk fails ----------------------------------------------------------------------
+
+
+def test_a_disk_that_does_not_take_the_entry_is_told_and_nobody_passes(
+    client: FlaskClient, make_key: MakeKey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With SYNCHRONOUS=full an answer waits for the disk, a refusal too."""
+
+    def fails() -> None:
+        raise OSError("Input/output error")
+
+    _, secret = make_key()
+    monkeypatch.setattr(journal, "is_behind", lambda: True)
+    monkeypatch.setattr(journal, "sync", fails)
+    for query in ("", "?permission=a:b"):
+        answer = proxied(client, secret, query)
+        assert (answer.status_code, answer.headers["X-Error-Status"]) == (403, "503")
+        assert answer.headers["Retry-After"] == "1"
+
+
+def test_a_server_that_offers_to_wait_is_given_what_to_wait_for(
+    app: Flask, make_key: MakeKey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Then the answer is made without waiting, and the server sends it afterwards."""
+    _, secret = make_key()
+    waits: list[Any] = []
+    monkeypatch.setattr(journal, "is_behind", lambda: True)
+    answer = app.test_client().get(
+        "/forward-auth/nginx",
+        headers={"X-Original-Method": "GET", "X-Original-URL": "/", **bearer(secret)},
+        environ_overrides={wire.BEFORE_ANSWER: waits.append},
+    )
+    assert answer.status_code == 200
+    assert waits == [journal.sync]

@@ -47,6 +47,7 @@ LISTENING_POLL_SECONDS = 0.01
 # A client that stalls in the middle of its request holds up the end no longer than this.
 STOP_SECONDS = 20
 BODY_SECONDS = 20
+SWEEP_SECONDS = 0.5
 # More is never handed on: by its length the application then sees that it is too much.
 BODY_MAX_BYTES = 1024 * 1024 + 1
 WHOLE_MAX_DIGITS = 6  # an answer's length; longer ones are sent piece by piece
@@ -135,7 +136,8 @@ class _Requests(CallbackScheduler):
         self.app = app
         self.is_quick = is_quick
         self.pool = ThreadPoolExecutor(THREADS, thread_name_prefix="pages")
-        self.reading: dict[asyncio.Task[None], asyncio.TimerHandle] = {}
+        self.reading: dict[asyncio.Task[None], float] = {}  # until when
+        self.loop.call_soon(self._end_slow_bodies)
         self.is_kept = False
         self.later: queue.SimpleQueue[tuple[Wait, Any, Callable[[], None]]] = queue.SimpleQueue()
         threading.Thread(target=self._answer_later, name="later", daemon=True).start()
@@ -154,8 +156,14 @@ class _Requests(CallbackScheduler):
     def _read_first(self, request: Any, environ: Environ) -> None:
         """However slowly a body comes, no thread waits for it."""
         task = self.loop.create_task(self._read_body(request, environ))
-        self.reading[task] = self.loop.call_later(BODY_SECONDS, task.cancel)
-        task.add_done_callback(lambda task: self.reading.pop(task).cancel())
+        self.reading[task] = time.monotonic() + BODY_SECONDS
+        task.add_done_callback(self.reading.pop)
+
+    def _end_slow_bodies(self) -> None:
+        now = time.monotonic()
+        for task in [task for task, until in self.reading.items() if until < now]:
+            task.cancel()
+        self.loop.call_later(SWEEP_SECONDS, self._end_slow_bodies)
 
     async def _read_body(self, request: Any, environ: Environ) -> None:
         try:
@@ -187,11 +195,11 @@ class _Requests(CallbackScheduler):
             log.exception("%s failed", environ["PATH_INFO"])
             _refuse(request, HTTPStatus.INTERNAL_SERVER_ERROR)
             return
-        answer = partial(self._send, request, started, result)
         if waits:
+            answer = partial(self._send, request, started, result)
             self.later.put((waits[0], request, answer))
         else:
-            answer()
+            self._send(request, started, result)
 
     def _answer_later(self) -> None:
         """Waits once for all answers that wait for the same, and sends them."""
@@ -215,13 +223,10 @@ class _Requests(CallbackScheduler):
 
     def _send(self, request: Any, started: list[Any], result: Any) -> None:
         try:
-            try:
-                if isinstance(result, list) or (started and _is_short(started[1])):
-                    request.proto.response_bytes(*started, b"".join(result))
-                else:
-                    self._stream(request.proto, started, result)
-            finally:
-                getattr(result, "close", _nothing)()
+            if isinstance(result, list):
+                request.proto.response_bytes(*started, b"".join(result))
+            else:
+                self._send_pieces(request.proto, started, result)
             request.done()
         except RSGIProtocolClosed:
             request.done()  # the client has gone
@@ -229,13 +234,20 @@ class _Requests(CallbackScheduler):
             log.exception("an answer broke off")
             _refuse(request, HTTPStatus.INTERNAL_SERVER_ERROR)
 
-    def _stream(self, proto: Any, started: list[Any], pieces: Iterable[bytes]) -> None:
-        """Sends piece by piece, each when the client has taken the one before."""
-        pieces = iter(pieces)
-        first = next(pieces, b"")  # by now every application has called start_response
-        out = proto.response_stream(*started)
-        for piece in itertools.chain([first], pieces):
-            asyncio.run_coroutine_threadsafe(_send(out, piece), self.loop).result()
+    def _send_pieces(self, proto: Any, started: list[Any], result: Iterable[bytes]) -> None:
+        try:
+            pieces = iter(result)
+            first = next(pieces, b"")  # by now every application has called start_response
+            pieces = itertools.chain([first], pieces)
+            if _is_short(started[1]):
+                proto.response_bytes(*started, b"".join(pieces))
+                return
+            # Each when the client has taken the one before.
+            out = proto.response_stream(*started)
+            for piece in pieces:
+                asyncio.run_coroutine_threadsafe(_send(out, piece), self.loop).result()
+        finally:
+            getattr(result, "close", _nothing)()
 
 
 async def _body(proto: Any, announced: str) -> bytes:

@@ -6,6 +6,7 @@ verdict; nothing is spent before all of them pass, and nothing is answered befor
 """
 
 import logging
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -52,6 +53,7 @@ CODES: dict[str, tuple[int, str]] = {
     UNAVAILABLE: (503, "Keys cannot be checked at the moment; try again shortly."),
 }
 UNAVAILABLE_RETRY_SECONDS = 1
+LOG_SECONDS = 10
 # What a check cannot do without: the database, a disk that takes the entry, the limits' counts.
 FAILURES = (peewee.PeeweeException, OSError, JournalFull, CountsUnavailable)
 
@@ -224,8 +226,18 @@ def _record(request: Request, key: Known, verdict: Verdict) -> None:
     verdict.is_recorded = True
 
 
+_unlogged = 0
+_logged_at = 0.0
+
+
 def _unavailable(request: Request, now: int) -> Verdict:
-    log.exception("check %s could not be made", request.request_id)
+    """Says why in the log, but now and then only: what fails, fails for thousands of checks."""
+    global _unlogged, _logged_at
+    if time.monotonic() - _logged_at > LOG_SECONDS or not _logged_at:
+        log.exception("check %s could not be made, nor %d before it", request.request_id, _unlogged)
+        _unlogged, _logged_at = 0, time.monotonic()
+    else:
+        _unlogged += 1
     return Verdict(UNAVAILABLE, request.request_id, now)
 
 

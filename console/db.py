@@ -232,6 +232,7 @@ class _Changes:
     """
 
     FORM = struct.Struct("=QQ")
+    ABSURD = 2**62
 
     def __init__(self, path: str) -> None:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -239,6 +240,8 @@ class _Changes:
             if os.fstat(descriptor).st_size < self.FORM.size:
                 os.ftruncate(descriptor, self.FORM.size)
             self._map = mmap.mmap(descriptor, self.FORM.size)
+            if max(self.FORM.unpack(self._map)) > self.ABSURD:  # it was damaged
+                self.FORM.pack_into(self._map, 0, 0, 0)
         finally:
             os.close(descriptor)
 

@@ -14,7 +14,7 @@ import os
 import secrets
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -32,10 +32,12 @@ START, END, NOT_WRITTEN = b"\x1e", b"\n", b"\0"
 FILE_BYTES = 16 * 1024 * 1024
 ZEROS = bytes(1024 * 1024)
 BATCH_BYTES = 1024 * 1024
+PROBE_BYTES = 64 * 1024
 # Beyond these files nothing more is taken on: a database that cannot be written is noticed.
 FILES_MAX = 32
 DRAIN_SECONDS = 0.2
 TIDY_SECONDS = 1.0
+DRAFT_SECONDS = 60  # a file takes milliseconds to be made
 
 Store = Callable[[str], None]
 
@@ -60,6 +62,7 @@ class _File:
 
         Its blocks are written at once, with zeros: where the disk is full this says so.
         """
+        directory.mkdir(mode=0o700, exist_ok=True)
         draft = directory / f"{time.time_ns():020d}-{secrets.token_hex(4)}"
         descriptor = os.open(draft, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
@@ -82,9 +85,9 @@ class _File:
             return None
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if path.stat().st_ino == os.fstat(descriptor).st_ino:
+            found = os.fstat(descriptor)
+            if found.st_size and path.stat().st_ino == found.st_ino:
                 file = cls(path, descriptor)
-                file.written = len(file.map[:].rstrip(NOT_WRITTEN))
                 row = Drained.get_or_none(Drained.journal == path.name)
                 file.drained = row.position if row else 0
                 return file
@@ -101,20 +104,41 @@ class _File:
         self.map[self.written : end] = framed
         self.written = end
 
-    def store_batch(self, store: Store, *, doubted: bool = False) -> bool:
-        """Stores some of what is not stored yet; False when there is nothing. What a loss of power
-        may have spoilt is looked at more closely where it is doubted."""
+    def store_batch(self, store: Store) -> bool:
+        """Stores some of what is not stored yet; False when there is nothing."""
         data = self.map[self.drained : min(self.written, self.drained + BATCH_BYTES)]
         size = data.rfind(END) + 1
         if size == 0:
             return False
         with db.write():
-            store(_sound(data[:size]) if doubted else _array(data[:size]))
-            Drained.insert(journal=self.path.name, position=self.drained + size).on_conflict(
-                conflict_target=[Drained.journal], preserve=[Drained.position]
-            ).execute()
+            store(_array(data[:size]))
+            self._note(self.drained + size)
         self.drained += size
         return True
+
+    def store_all(self, store: Store) -> None:
+        """Stores what a process that is gone left, but for what the end of it has spoilt."""
+        records = list(_sound(self.map[self.drained :].rstrip(NOT_WRITTEN), self.path))
+        with db.write():
+            try:
+                with db.handle.atomic():
+                    store(_as_array(records))
+            except (peewee.IntegrityError, peewee.DataError):
+                self._store_each(records, store)
+            self._note(len(self.map))
+
+    def _store_each(self, records: list[bytes], store: Store) -> None:
+        for record in records:
+            try:
+                with db.handle.atomic():
+                    store(_as_array([record]))
+            except (peewee.IntegrityError, peewee.DataError) as error:
+                log.error("%s: a record was left out: %s", self.path, error)
+
+    def _note(self, position: int) -> None:
+        Drained.insert(journal=self.path.name, position=position).on_conflict(
+            conflict_target=[Drained.journal], preserve=[Drained.position]
+        ).execute()
 
     def remove(self) -> None:
         """To be called when all of it is stored. The file goes first: a row that is left over is
@@ -131,19 +155,23 @@ def _array(data: bytes) -> str:
     return (b"[" + data[len(START) : -len(END)].replace(END + START, b",") + b"]").decode()
 
 
-def _sound(data: bytes) -> str:
-    """The same of those records alone that are whole."""
-    sound = []
+def _as_array(records: list[bytes]) -> str:
+    return (b"[" + b",".join(records) + b"]").decode()
+
+
+def _sound(data: bytes, path: Path) -> Iterator[bytes]:
+    """The records that are whole, each a JSON array."""
     for piece in data.split(START):
         record, _, rest = piece.partition(END)
         try:
-            from_json(record)
-            sound.append(record)
+            if isinstance(from_json(record), list):
+                yield record
+            else:
+                rest = piece
         except ValueError:
             rest = piece
         if rest:
-            log.error("a torn record of %d bytes was left out", len(rest))
-    return (b"[" + b",".join(sound) + b"]").decode()
+            log.error("%s: %d bytes that are no record were left out", path, len(rest))
 
 
 class Journal:
@@ -181,13 +209,16 @@ class Journal:
         self._thread: threading.Thread | None = None
 
     def recover(self) -> None:
-        """Stores what processes left behind that were killed."""
-        for path in sorted(self._directory.glob(f"*{SUFFIX}")):
-            file = _File.left_behind(path)
-            if file is not None:
-                while file.store_batch(self._store, doubted=True):
-                    pass
-                file.remove()
+        """Stores what processes left behind that were killed, and removes what they had begun."""
+        for path in sorted(self._directory.iterdir()):
+            if path.suffix != SUFFIX:
+                if not path.suffix and time.time() - path.stat().st_mtime > DRAFT_SECONDS:
+                    path.unlink()
+            elif path.is_file():
+                file = _File.left_behind(path)
+                if file is not None:
+                    file.store_all(self._store)
+                    file.remove()
 
     # --- append -----------------------------------------------------------------------------
 
@@ -200,6 +231,12 @@ class Journal:
                 self._next_file()
             self._files[-1].write(framed)
             self._appended += 1
+
+    def probe(self) -> None:
+        """Makes sure of room for a record. Raises OSError, JournalFull."""
+        with self._writing:
+            if not self._files or not self._files[-1].has_room(PROBE_BYTES):
+                self._next_file()
 
     def _next_file(self) -> None:
         if len(self._files) >= FILES_MAX:
@@ -273,7 +310,10 @@ class Journal:
                 failed = False
             except (peewee.PeeweeException, OSError):
                 if not failed:
-                    log.exception("entries wait in %s: they cannot be stored now", self._directory)
+                    log.exception(
+                        "%s: entries cannot be stored, or the next file not be made",
+                        self._directory,
+                    )
                 failed = True
         db.close()
 
@@ -318,6 +358,13 @@ def append(record: list[Any]) -> None:
     if _journal is None:
         raise JournalFull("there is no journal")
     _journal.append(to_json(record))
+
+
+def probe() -> None:
+    """Raises OSError or JournalFull where `append` would."""
+    if _journal is None:
+        raise JournalFull("there is no journal")
+    _journal.probe()
 
 
 def is_behind() -> bool:

@@ -6,6 +6,7 @@ why a check was made.
 """
 
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -233,6 +234,7 @@ class RedisStore:
         self._redis = redis.Redis.from_url(
             url, socket_timeout=REDIS_SECONDS, socket_connect_timeout=REDIS_SECONDS
         )
+        self._try_again_at = 0.0
         self._script = self._redis.register_script(self.SCRIPT)
 
     def take(self, key_id: str, limits: Limits, now: int, cost: int) -> list[int]:
@@ -240,10 +242,23 @@ class RedisStore:
         arguments: list[int] = [cost]
         for name, limit in limits:
             arguments += limit, clock.end_of(name, now) - now + REDIS_SLACK
+        self._refuse_while_failing()
         try:
-            return list(self._script(_redis_keys(key_id, windows), arguments))
+            spent = list(self._script(_redis_keys(key_id, windows), arguments))
         except self._failures as error:
+            self._try_again_at = time.monotonic() + REDIS_SECONDS
             raise CountsUnavailable(str(error)) from None
+        self._try_again_at = 0.0
+        return spent
+
+    def _refuse_while_failing(self) -> None:
+        """After a failure one call a second tries again; the others do not wait for it, for the
+        threads that would are needed for what does without Redis."""
+        now = time.monotonic()
+        if self._try_again_at:
+            if now < self._try_again_at:
+                raise CountsUnavailable("Redis did not answer a moment ago")
+            self._try_again_at = now + 2 * REDIS_SECONDS
 
     def ping(self) -> None:
         """Raises CountsUnavailable."""

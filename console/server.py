@@ -30,7 +30,7 @@ from functools import lru_cache, partial
 from http import HTTPStatus
 from typing import Any, NoReturn, Self
 
-from granian._granian import CallbackScheduler, RSGIProtocolClosed
+from granian._granian import CallbackScheduler, RSGIProtocolClosed, RSGIProtocolError
 from granian.constants import HTTPModes, Interfaces, Loops, TaskImpl
 from granian.server import mt
 from granian.server.common import AbstractServer
@@ -48,6 +48,7 @@ LISTENING_POLL_SECONDS = 0.01
 STOP_SECONDS = 20
 BODY_SECONDS = 20
 SWEEP_SECONDS = 0.5
+STOP_BODY_SECONDS = 5
 # More is never handed on: by its length the application then sees that it is too much.
 BODY_MAX_BYTES = 1024 * 1024 + 1
 WHOLE_MAX_DIGITS = 6  # an answer's length; longer ones are sent piece by piece
@@ -78,6 +79,7 @@ class _InProcess(mt.MTServer):
         super().__init__("latchkey", **settings)
         self.on_start = on_start
         self.on_stop = on_stop
+        self.requests: list[_Requests] = []
 
     def _check_gil(self) -> None:
         """One worker thread needs no free-threaded interpreter."""
@@ -105,6 +107,8 @@ class _InProcess(mt.MTServer):
         The worker calls back at exactly that moment. What it does next breaks the interpreter
         lock and crashes the process, so the process ends inside the callback.
         """
+        for requests in self.requests:
+            requests.loop.call_soon_threadsafe(requests.hurry)
         for worker in self.wrks:
             worker._sig.add_cb(self._end)
             worker.terminate()  # type: ignore[no-untyped-call]
@@ -159,6 +163,12 @@ class _Requests(CallbackScheduler):
         self.reading[task] = time.monotonic() + BODY_SECONDS
         task.add_done_callback(self.reading.pop)
 
+    def hurry(self) -> None:
+        """What is not read by then is not waited for: the process is to end."""
+        until = time.monotonic() + STOP_BODY_SECONDS
+        for task in list(self.reading):
+            self.reading[task] = min(self.reading[task], until)
+
     def _end_slow_bodies(self) -> None:
         now = time.monotonic()
         for task in [task for task, until in self.reading.items() if until < now]:
@@ -170,6 +180,9 @@ class _Requests(CallbackScheduler):
             body = await _body(request.proto, environ.get("CONTENT_LENGTH", ""))
         except asyncio.CancelledError:
             _refuse(request, HTTPStatus.REQUEST_TIMEOUT)
+            return
+        except (RSGIProtocolClosed, RSGIProtocolError):
+            request.done()  # the client has gone
             return
         environ["wsgi.input"] = io.BytesIO(body)
         self._hand_on(request, environ)
@@ -342,10 +355,6 @@ def serve(
     """
     sys.setswitchinterval(SWITCH_INTERVAL_SECONDS)
     gc.freeze()  # what is there now stays: no need to look through it again and again
-    # What granian asks for when its worker starts; otherwise it would call `app` in its event loop.
-    mt._new_cbscheduler = lambda loop, *_, **__: _Requests(  # type: ignore[attr-defined]
-        loop, app, is_quick
-    )
     server = _InProcess(
         on_start,
         on_stop,
@@ -358,6 +367,13 @@ def serve(
         websockets=False,
         log_enabled=False,
     )
+
+    def requests(loop: asyncio.AbstractEventLoop, *_: Any, **__: Any) -> _Requests:
+        """What granian asks for when its worker starts; else it would call an application."""
+        server.requests.append(_Requests(loop, app, is_quick))
+        return server.requests[-1]
+
+    mt._new_cbscheduler = requests  # type: ignore[attr-defined]
     # Granian would start its worker anew on a hangup; here that means what it always does.
     on_hangup = signal.getsignal(signal.SIGHUP)
     server.on_startup(lambda: signal.signal(signal.SIGHUP, on_hangup))

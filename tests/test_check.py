@@ -471,6 +471,28 @@ def test_a_check_that_fails_is_unavailable_and_leaves_nothing_half_done(
     assert checked(request).code == VALID
 
 
+def test_what_fails_for_every_check_is_logged_now_and_then(
+    make_key: MakeKey, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    _, text = make_key()
+
+    def fails(*args: Any, **kwargs: Any) -> Any:
+        raise OSError("no room")
+
+    monkeypatch.setattr(journal, "append", fails)
+    monkeypatch.setattr(check, "_logged_at", 0.0)
+    monkeypatch.setattr(check, "_unlogged", 0)
+    for number in range(50):
+        assert check.check(Request(secret=text, request_id=f"req_{number}")).code == UNAVAILABLE
+    monkeypatch.setattr(check, "LOG_SECONDS", 0)
+    check.check(Request(secret=text, request_id="req_last"))
+    logged = [record.getMessage() for record in caplog.records]
+    assert [line.split()[1:] for line in logged] == [
+        ["req_0", "could", "not", "be", "made,", "nor", "0", "before", "it"],
+        ["req_last", "could", "not", "be", "made,", "nor", "49", "before", "it"],
+    ]
+
+
 @pytest.mark.parametrize("kind", [peewee.OperationalError, peewee.InterfaceError,
                                   peewee.DatabaseError, peewee.InternalError])  # fmt: skip
 @pytest.mark.parametrize("ask", [check.check, lambda request: check.explain(request)[0]])

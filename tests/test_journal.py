@@ -157,6 +157,61 @@ def test_a_torn_record_spoils_no_other(
     assert [record for record in stored if record != [8]] == [[1], [9]]
 
 
+@pytest.mark.parametrize("content", [
+    b"", b"junk", bytes(3_000_000), START + b'"no array"' + END, START + b"[" + END,
+    b"\xff" * 1_000,
+])  # fmt: skip
+def test_a_damaged_file_stops_no_start_and_hides_no_other(
+    make: MakeJournal, stored: Stored, tmp_path: Path, content: bytes
+) -> None:
+    make()
+    (tmp_path / DIRECTORY / f"0{SUFFIX}").write_bytes(content)
+    (tmp_path / DIRECTORY / f"1{SUFFIX}").write_bytes(content + START + b"[7]" + END)
+    (tmp_path / DIRECTORY / f"directory{SUFFIX}").mkdir()
+    make().recover()
+    assert [record for record in stored if record] == [[7]]
+
+
+def test_a_record_that_the_database_refuses_is_left_out_alone(
+    make: MakeJournal, stored: Stored, caplog: pytest.LogCaptureFixture
+) -> None:
+    one = make()
+    for number in range(4):
+        one.append(b"[%d]" % number)
+    kill(one)
+
+    def store(records: str) -> None:
+        if "[2]" in records:
+            raise peewee.IntegrityError("NOT NULL constraint failed")
+        stored(records)
+
+    other = make()
+    other._store = store
+    other.recover()
+    assert stored == [[0], [1], [3]]
+    assert "a record was left out: NOT NULL" in caplog.text
+
+
+def test_what_was_begun_and_never_finished_is_removed(make: MakeJournal, tmp_path: Path) -> None:
+    one = make()
+    drafts = [tmp_path / DIRECTORY / name for name in ("old", "new")]
+    for draft in drafts:
+        draft.write_bytes(b"x")
+    os.utime(drafts[0], (0, 0))
+    one.recover()
+    assert [draft.exists() for draft in drafts] == [False, True]
+
+
+def test_a_directory_that_was_removed_is_made_again(
+    make: MakeJournal, stored: Stored, tmp_path: Path
+) -> None:
+    one = make()
+    (tmp_path / DIRECTORY).rmdir()
+    one.append(b"[1]")
+    one.settle()
+    assert stored == [[1]]
+
+
 def test_a_full_file_makes_way_for_the_next_and_goes_when_it_is_stored(
     make: MakeJournal, stored: Stored, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

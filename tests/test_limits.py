@@ -2,6 +2,7 @@
 
 import os
 import random
+import socket
 from collections import Counter
 from collections.abc import Iterator
 from typing import TypeVar
@@ -310,6 +311,26 @@ def test_without_redis_a_limited_key_is_unavailable_and_others_pass(make_key: Ma
         assert ask(make_key()[1]).code == VALID
     finally:
         limits.use_store(limits.LocalStore())
+
+
+def test_while_redis_hangs_one_call_a_second_waits_for_it(
+    app: Flask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "REDIS_SECONDS", 0.05)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        store = limits.RedisStore(f"redis://127.0.0.1:{silent.getsockname()[1]}")
+        tried: list[object] = []
+        script = store._script
+        monkeypatch.setattr(store, "_script", lambda *args: (tried.append(args), script(*args))[1])
+        for _ in range(20):
+            with pytest.raises(limits.CountsUnavailable):
+                store.take("key_1", BOUND, 0, 1)
+        assert len(tried) == 1
+        store._try_again_at = 0.001  # the time has come
+        with pytest.raises(limits.CountsUnavailable):
+            store.take("key_1", BOUND, 0, 1)
+        assert len(tried) == 2
+        store._redis.close()
 
 
 def test_memory_is_bounded_and_what_is_dropped_is_read_again(

@@ -14,9 +14,12 @@ from tests.server import ROOT, free_port
 
 pytestmark = pytest.mark.service
 
+
 APPLICATION = """
-import sys, time
+import logging, sys, time
 from console import server
+
+logging.basicConfig()
 
 def app(environ, start_response):
     path = environ["PATH_INFO"]
@@ -56,8 +59,14 @@ def port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     ):
         assert process.stdout is not None and process.stdout.readline() == b"up\n"
         yield number
-        process.terminate()
-        assert process.wait(timeout=10) == 0
+        # A body that never comes to its end holds up the end of the process only so long.
+        with socket.create_connection(("127.0.0.1", number)) as unfinished:
+            unfinished.sendall(b"POST /page HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nabc")
+            time.sleep(0.1)
+            process.terminate()
+            assert process.wait(timeout=10) == 0
+    failures = log.read_text().split("Traceback (most recent call last):")[1:]
+    assert all("RuntimeError: as it was told" in failure for failure in failures)
 
 
 def exchange(port: int, request: bytes, *more: bytes, pause: float = 0.05) -> bytes:
@@ -163,6 +172,14 @@ def test_slow_bodies_hold_up_nobody_and_end(port: int) -> None:
         assert not any(one.done() for one in waiting)
         answers = {one.result()[:13] for one in waiting}
     assert answers == {b"HTTP/1.1 408 "}
+
+
+def test_a_client_that_goes_in_the_middle_of_its_body_harms_nobody(port: int) -> None:
+    for _ in range(20):
+        with socket.create_connection(("127.0.0.1", port)) as connection:
+            connection.sendall(b"POST /page HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nabc")
+            time.sleep(0.01)
+    assert text_of(ask(port, "/page", method="POST", body=b"abc"))
 
 
 def test_slow_pages_do_not_hold_up_the_quick(port: int) -> None:

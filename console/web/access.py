@@ -37,7 +37,7 @@ def set_up() -> Answer:
     token = request.values.get("token", "")
     people.refuse_setup_unless_open(token)
     context = {"token": token, "form": request.form, "asks_project": not projects.any_yet()}
-    if request.method == "GET":
+    if request.method != "POST":
         return render_template("access/setup.html", errors={}, **context)
     fields = {name: request.form[name] for name in ("email", "password") if name in request.form}
     fields.update(_filled("name", "project"))
@@ -52,7 +52,7 @@ def set_up() -> Answer:
 def sign_in() -> Answer:
     if current_user.is_authenticated:
         return redirect(url_for("access.home"), 303)
-    if request.method == "GET":
+    if request.method != "POST":
         return render_template("access/login.html", form=request.form)
     try:
         return _enter(request.form.get("email", ""), request.form.get("password", ""))

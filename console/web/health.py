@@ -3,7 +3,8 @@
 import peewee
 from flask import Blueprint, Response, current_app, jsonify
 
-from console import db
+from console import db, journal
+from console.journal import JournalFull
 
 blueprint = Blueprint("health", __name__)
 
@@ -16,10 +17,14 @@ def healthz() -> Response:
 
 @blueprint.get("/readyz")
 def readyz() -> tuple[Response, int]:
-    """200 when a write to the database would succeed, else 503 naming why."""
+    """200 when a write to the database and an entry would succeed, else 503 naming why."""
     try:
         db.probe_write()
+        journal.probe()
     except peewee.PeeweeException:
         current_app.logger.exception("not ready")
         return jsonify(status="unavailable", reason="the database cannot be written"), 503
+    except (OSError, JournalFull):
+        current_app.logger.exception("not ready")
+        return jsonify(status="unavailable", reason="the journal cannot be written"), 503
     return jsonify(status="ok"), 200

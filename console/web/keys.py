@@ -57,7 +57,7 @@ def create_key(slug: str) -> Answer:
     project = enter(slug)
     actor().require(KEYS_WRITE, project.id)
     form = _form()
-    if request.method == "GET":
+    if request.method != "POST":
         return render_template("keys/create.html", form={"expiration": "3mo"}, errors={}, **form)
     try:
         fields = {**_settings(request.form), "project": slug}
@@ -84,7 +84,7 @@ def show_key(slug: str, key_id: str) -> str:
 def edit_key(slug: str, key_id: str) -> Answer:
     key = _key_of_page(slug, key_id)
     form = _form(key)
-    if request.method == "GET":
+    if request.method != "POST":
         return render_template("keys/edit.html", key=key, form=_filled_in(key), errors={}, **form)
     try:
         fields = _settings(request.form)
@@ -98,7 +98,7 @@ def edit_key(slug: str, key_id: str) -> Answer:
 @blueprint.route("/keys/<key_id>/rotate", methods=["GET", "POST"])
 def rotate_key(slug: str, key_id: str) -> Answer:
     key = _key_of_page(slug, key_id)
-    if request.method == "GET":
+    if request.method != "POST":
         return render_template("keys/rotate.html", key=key, graces=GRACES, form={}, errors={})
     try:
         key, secret, ends_at = keys.rotate(
@@ -115,7 +115,7 @@ def rotate_key(slug: str, key_id: str) -> Answer:
 @blueprint.route("/keys/<key_id>/revoke", methods=["GET", "POST"])
 def revoke_key(slug: str, key_id: str) -> Answer:
     key = _key_of_page(slug, key_id)
-    if request.method == "GET":
+    if request.method != "POST":
         return render_template("keys/revoke.html", key=key)
     keys.revoke(key_id, by=actor())
     return done(f"{key.name} revoked", url_for("keys.list_keys", slug=slug))
@@ -124,7 +124,7 @@ def revoke_key(slug: str, key_id: str) -> Answer:
 @blueprint.route("/keys/<key_id>/restore", methods=["GET", "POST"])
 def restore_key(slug: str, key_id: str) -> Answer:
     key = _key_of_page(slug, key_id)
-    if request.method == "GET":
+    if request.method != "POST":
         return render_template("keys/restore.html", key=key)
     try:
         keys.restore(key_id, by=actor())
@@ -136,7 +136,7 @@ def restore_key(slug: str, key_id: str) -> Answer:
 @blueprint.route("/keys/<key_id>/delete", methods=["GET", "POST"])
 def delete_key(slug: str, key_id: str) -> Answer:
     key = _key_of_page(slug, key_id)
-    if request.method == "GET":
+    if request.method != "POST":
         return render_template("keys/delete.html", key=key, form={}, errors={})
     try:
         keys.delete(key_id, by=actor(), confirm=request.form.get("confirm", ""))

@@ -8,7 +8,7 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
-from console import db, people
+from console import db, journal, people
 from console.actor import Actor
 from console.models import Event, Key, Person, Project, Session
 from tests.conftest import PASSWORD, MakeKey, bearer, sign_in
@@ -299,6 +299,14 @@ def test_the_process_tells_whether_it_is_well(
     def fail(*_: object) -> None:
         raise peewee.OperationalError("attempt to write a readonly database")
 
+    def full() -> None:
+        raise OSError("No space left on device")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(journal, "probe", full)
+        answer = client.get("/readyz")
+        assert answer.status_code == 503
+        assert answer.json["reason"] == "the journal cannot be written"
     monkeypatch.setattr(db.handle.obj, "begin", fail)
     assert client.get("/healthz").status_code == 200
     answer = client.get("/readyz")

@@ -158,13 +158,6 @@ class Secret(Base):
     works_until = BigIntegerField(null=True)  # of a superseded one: grace's end
     last_used_at = BigIntegerField(null=True)
 
-    def is_superseded_at(self, instant: int) -> bool:
-        return self.superseded_at is not None and instant >= (self.works_until or 0)
-
-    @property
-    def generation(self) -> str:
-        return CURRENT if self.superseded_at is None else PREVIOUS
-
 
 # A key has exactly one current secret, whatever happens at the same time.
 Secret.add_index(

@@ -43,7 +43,7 @@ def everything() -> dict[str, list[Any]]:
 
 
 def live_secrets(key: Key, now: int) -> list[Secret]:
-    return [one for one in key.secrets if not one.is_superseded_at(now)]
+    return [one for one in key.secrets if one.superseded_at is None or now < (one.works_until or 0)]
 
 
 def current_secrets(key: Key) -> int:

@@ -232,6 +232,7 @@ class _Changes:
     """
 
     FORM = struct.Struct("=QQ")
+    COUNT = struct.Struct("=Q")
     ABSURD = 2**62
 
     def __init__(self, path: str) -> None:
@@ -248,14 +249,17 @@ class _Changes:
     def read(self) -> bytes:
         return self._map[:]
 
+    # Each writes its own count alone: by the time of the end, the next writer may have begun. Of
+    # two ends at once the later may be lost; then the next writer's sets it right.
+
     def begin(self) -> int:
-        begun, ended = self.FORM.unpack(self._map)
-        self.FORM.pack_into(self._map, 0, begun + 1, ended)
+        begun, _ = self.FORM.unpack(self._map)
+        self.COUNT.pack_into(self._map, 0, begun + 1)
         return int(begun) + 1
 
     def end(self, number: int) -> None:
-        begun, ended = self.FORM.unpack(self._map)
-        self.FORM.pack_into(self._map, 0, begun, max(ended, number))
+        _, ended = self.FORM.unpack(self._map)
+        self.COUNT.pack_into(self._map, self.COUNT.size, max(ended, number))
 
     @classmethod
     def is_at_rest(cls, seen: bytes) -> bool:

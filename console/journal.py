@@ -177,8 +177,8 @@ def _sound(data: bytes, path: Path) -> Iterator[bytes]:
 class Journal:
     """The journal of this process; `store` is given batches of records, inside a transaction.
 
-    `synced`: an append waits until the disk has it. `tidy` is called about once a second by the
-    thread that stores.
+    `synced`: `sync` waits for the disk. `tidy` is called about once a second by the thread that
+    stores.
     """
 
     def __init__(

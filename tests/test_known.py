@@ -4,6 +4,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -203,3 +204,29 @@ def test_another_database_is_another_memory(make_key: MakeKey, config: Config) -
         assert ask(text).code == "API_KEY_INVALID"
         db.open_database(config.database_url)
     assert ask(text).code == "VALID"
+
+
+@sqlite_only
+def test_a_writer_that_ends_does_not_undo_the_beginning_of_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two processes: the second begins between the first one's reading and writing of its end."""
+    first, second = (db._Changes(str(tmp_path / "changes")) for _ in range(2))
+    number = first.begin()
+    begun: list[int] = []
+
+    class Overtaken:
+        """As struct would, but that somebody else begins after the counts were read."""
+
+        size = db._Changes.FORM.size
+
+        def unpack(self, data: Any) -> tuple[int, int]:
+            found = db._Changes.COUNT.unpack(data[:8]) + db._Changes.COUNT.unpack(data[8:])
+            begun.append(second.begin())
+            return found
+
+    monkeypatch.setattr(first, "FORM", Overtaken(), raising=False)
+    first.end(number)
+    assert not second.is_at_rest(second.read())
+    second.end(begun[0])
+    assert second.is_at_rest(second.read())

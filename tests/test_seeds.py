@@ -1,7 +1,8 @@
 """Five products' pages about API keys, walked step by step against one real server.
 
 Each section is one page: its key format, its calls and its promises, in this product's words.
-What such a page describes and this version does not do yet stands at the section's head.
+What such a page describes and this version does not do yet stands at the section's head; every call
+and field of the pages is mapped in docs/seeds.md.
 """
 
 import http.client
@@ -347,8 +348,9 @@ class TestVault:
 
 
 # --- A cache: vc_ and 32 hexadecimal characters ---------------------------------------------
-# Not here yet: the Analytics tab with usage over time (the counts are on each key's page, and in
-# its answer). The scopes that this page only announces are here.
+# Not here yet: the Analytics tab (usage over time is in the API alone, the counts are on each key's
+# page too), and the creation date as a column of the table (it is on the key's page). The scopes
+# that this page only announces are here.
 
 
 class TestCache:
@@ -484,7 +486,8 @@ class TestCache:
 
 
 # --- A space platform: vsp_sk_… -------------------------------------------------------------
-# All of this page is here; its organisation is a project.
+# All of this page is here; its organisation is a project. The log's status is the verdict's until
+# the service reports what it answered in the end.
 
 
 class TestSpacePlatform:
@@ -666,8 +669,9 @@ class TestSpacePlatform:
 
 # --- A task service: sk_live_… and sk_test_… ------------------------------------------------
 # Not here yet: renewal by itself and the notice 30 days before; alerts on failures, unusual
-# traffic, spent quotas and new locations; webhooks; signing in by OAuth; ready clients (SDKs).
-# The page's `last_used` is `last_used_at`.
+# traffic, spent quotas and new locations (webhooks tell of changes to keys, not of requests);
+# signing in by OAuth; ready clients (SDKs). The page's `last_used` is `last_used_at`. Keys that
+# such a service has handed out already are taken over by import.
 
 
 class TestTaskService:

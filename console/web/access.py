@@ -1,4 +1,4 @@
-"""Coming in and going out: set-up, sign-in, sign-out, the way to the first page."""
+"""Coming in and going out: set-up, invitation, sign-in, sign-out, the way to the first page."""
 
 import re
 
@@ -48,6 +48,23 @@ def set_up() -> Answer:
         return invalid("access/setup.html", error, **context)
 
 
+@blueprint.route("/invitation", methods=["GET", "POST"])
+def join() -> Answer:
+    """Somebody who was invited chooses a password, by the link that an owner gave them."""
+    token = request.values.get("token", "")
+    person = people.invited(token)
+    context = {"token": token, "email": person.email}
+    if request.method != "POST":
+        form = {"name": person.name}
+        return render_template("access/invitation.html", errors={}, form=form, **context)
+    fields = {"password": request.form.get("password", ""), **_filled("name")}
+    try:
+        joined = people.join(token, fields, by=anonymous())
+        return _enter(joined.email, fields["password"])
+    except Invalid as error:
+        return invalid("access/invitation.html", error, form=request.form, **context)
+
+
 @blueprint.route("/login", methods=["GET", "POST"])
 def sign_in() -> Answer:
     if current_user.is_authenticated:
@@ -77,6 +94,8 @@ def _enter(email: str, password: str) -> BaseResponse:
     token, _ = people.sign_in(
         email, password, ip=client_ip(), user_agent=request.headers.get("User-Agent", "")
     )
+    if current_user.is_authenticated:  # somebody else, until now
+        people.sign_out(current_user.token, by=actor())
     session.clear()
     session.permanent = True
     signed_in = people.by_session(token)

@@ -1,0 +1,83 @@
+"""Projects in JSON: the list of those that you see, and what their owner and admins set."""
+
+from flask import Response, url_for
+
+from console import projects
+from console.api import answer, caller, listed, nothing, object_body, query
+from console.api.calls import CALLER, OWNER, ListOf, call
+from console.paging import PageQuery
+from console.permissions import PROJECTS_MANAGE
+from console.projects import NewProject, ProjectChange, ProjectObject
+
+SUBJECT = "Projects"
+TAKEN = "`CONFLICT`: there is a project of this slug already"
+IN_USE = "`CONFLICT`: the project has keys; delete them first"
+
+
+@call(
+    "GET",
+    "/projects",
+    needs=CALLER,
+    query=PageQuery,
+    gives=ListOf(ProjectObject),
+    subject=SUBJECT,
+)
+def list_projects() -> Response:
+    """The projects that you see, newest first; a key sees its own."""
+    page = projects.page(by=caller().actor, **query().model_dump())
+    return answer(listed(page, projects.as_dict))
+
+
+@call(
+    "POST",
+    "/projects",
+    needs=OWNER,
+    takes=NewProject,
+    gives=ProjectObject,
+    status=201,
+    refuses={409: TAKEN},
+    subject=SUBJECT,
+    example={"slug": "my-service", "name": "My service", "prefix": "sk"},
+)
+def create_project() -> Response:
+    """Makes a project."""
+    project = projects.create(object_body(), by=caller().actor)
+    location = url_for("api.read_project", slug=project.slug)
+    return answer(projects.as_dict(project), 201, Location=location)
+
+
+@call("GET", "/projects/<slug>", needs=CALLER, gives=ProjectObject, subject=SUBJECT)
+def read_project(slug: str) -> Response:
+    """One project."""
+    return answer(projects.as_dict(projects.to_see(slug, by=caller().actor)))
+
+
+@call(
+    "PATCH",
+    "/projects/<slug>",
+    needs=PROJECTS_MANAGE,
+    takes=ProjectChange,
+    gives=ProjectObject,
+    subject=SUBJECT,
+    example={"name": "My service", "key_limit": 50},
+)
+def edit_project(slug: str) -> Response:
+    """Changes what is sent, nothing else.
+
+    A new prefix or format is for secrets that are yet to come; those in clients' hands stay valid.
+    """
+    return answer(projects.as_dict(projects.edit(slug, object_body(), by=caller().actor)))
+
+
+@call(
+    "DELETE",
+    "/projects/<slug>",
+    needs=OWNER,
+    status=204,
+    refuses={409: IN_USE},
+    subject=SUBJECT,
+)
+def delete_project(slug: str) -> Response:
+    """Removes a project that has no keys."""
+    projects.delete(slug, by=caller().actor)
+    return nothing()

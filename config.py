@@ -17,6 +17,8 @@ PREFIX = "LATCHKEY_"
 
 # Promised, and read by a later version: named here so that a set one is not a silent surprise.
 NOT_YET_USED = ("METRICS_TOKEN", "SMTP_URL", "MAIL_FROM")
+# What clients are told to set: in the shell of an operator who tries them, they are no mistake.
+CLIENTS_OWN = ("URL", "KEY")
 HOST_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?")
 SECRET_KEY_MIN_LENGTH = 32
 NEVER_SHOWN = ("SECRET_KEY", "DATABASE_URL", "REDIS_URL")
@@ -47,6 +49,7 @@ class Config:
     synchronous: str  # normal | full (survives power loss)
     retention_days: int  # of entries
     geoip_database: Path | None  # an .mmdb instead of the built-in country data
+    webhook_networks: Networks  # which webhooks may lead to, besides public addresses
     not_yet_used: tuple[str, ...] = ()
 
     @property
@@ -80,6 +83,7 @@ def load(environ: Mapping[str, str] | None = None) -> Config:
         synchronous=source.read("SYNCHRONOUS", "normal", _one_of("normal", "full")),
         retention_days=source.read("RETENTION_DAYS", "90", _whole_number(1, 36_500)),
         geoip_database=source.read("GEOIP_DATABASE", "", _existing_file),
+        webhook_networks=source.read("WEBHOOK_NETWORKS", "", _networks),
         not_yet_used=tuple(name for name in NOT_YET_USED if source.text(name)),
     )
     source.refuse_unknown()
@@ -117,7 +121,8 @@ class _Source:
             raise ConfigError(f"{PREFIX}{name}={shown} makes no sense: {error}") from None
 
     def refuse_unknown(self) -> None:
-        unknown = sorted(n for n in self.environ if n.startswith(PREFIX) and n not in self.known)
+        known = self.known | {PREFIX + name for name in CLIENTS_OWN}
+        unknown = sorted(n for n in self.environ if n.startswith(PREFIX) and n not in known)
         if unknown:
             allowed = ", ".join(sorted(n for n in self.known if not n.endswith("_FILE")))
             raise ConfigError(f"{unknown[0]} is not a setting; the settings are {allowed}")

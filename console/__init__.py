@@ -12,7 +12,19 @@ from flask import Flask
 
 import config as settings
 from config import Config, ConfigError
-from console import audit, batch, country, db, journal, limits, projects
+from console import (
+    audit,
+    batch,
+    country,
+    db,
+    journal,
+    known,
+    limits,
+    outbound,
+    projects,
+    webhooks,
+    worker,
+)
 from console.journal import Journal
 
 __version__ = "0.1.0"
@@ -34,11 +46,15 @@ def create_app(config: Config | None = None, *, in_background: bool = True) -> F
         limits.RedisStore(config.redis_url) if config.redis_url else limits.LocalStore()
     )
     _open_journal(config, in_background)
+    if in_background:
+        worker.start()
     app = Flask(
         "console",
         template_folder=str(ROOT / "templates"),
         static_folder=str(ROOT / "static"),
     )
+    # A call with an id that got lost on the way is no other call, and no redirect to one.
+    app.url_map.merge_slashes = False
     app.config.update(SECRET_KEY=config.secret_key, LATCHKEY=config)
     app.register_blueprint(api.blueprint)
     web.register(app)
@@ -86,6 +102,7 @@ def start(config: Config) -> Config:
     try:
         db.open_database(config.database_url, synchronous=config.synchronous)
         db.migrate(config.data_dir / LOCK_FILE)
+        known.look_for_imported()
     except (peewee.OperationalError, OSError) as error:
         raise ConfigError(
             f"the database cannot be opened: {error}; "
@@ -93,6 +110,8 @@ def start(config: Config) -> Config:
         ) from None
     projects.use_key_limit(config.key_limit)
     country.use_database(config.geoip_database)
+    outbound.allow(config.webhook_networks)
+    webhooks.use_secret_key(config.secret_key)
     return config
 
 

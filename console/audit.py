@@ -4,21 +4,26 @@ Writes what check.py decided; decides nothing itself. Query strings are never st
 """
 
 import logging
+import re
 import threading
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
-from typing import Any, Protocol
+from typing import Annotated, Any, Protocol
 
-from console import addresses, batch, clock, country, db, journal, limits, paging, usage
+from pydantic import AfterValidator, Field, TypeAdapter
+from typing_extensions import TypedDict
+
+from console import addresses, batch, clock, country, db, journal, limits, paging, projects, usage
 from console import secret as secrets_of
 from console.actor import Actor
-from console.errors import Invalid
+from console.exports import JSON, Format
+from console.fields import Address, Fields, Instant, OneOf, Whole, read_list, text_schema
 from console.keys import key_to_audit
 from console.known import Known
-from console.models import Attempt, Entry, Event, Key
-from console.paging import Page
-from console.permissions import AUDIT_READ
+from console.models import CURRENT, PREVIOUS, Attempt, Entry, Event, Key
+from console.paging import Page, PageQuery
+from console.permissions import AUDIT_READ, KEYS_VERIFY
 
 log = logging.getLogger(__name__)
 
@@ -31,11 +36,50 @@ NO_ADDRESS = "no address"
 ATTEMPT_RETENTION = 7 * clock.DAY
 EVENT_RETENTION_DAYS = 365
 PRUNE_BATCH = 1_000
+OUTCOMES_MAX = 1_000
+VALID = "VALID"  # of a verdict that lets the request in
+STATUS_FILTER = "[1-5][0-9][0-9]|[1-5]xx|allowed|denied"
+
+
+def _status_filter(text: str) -> str:
+    if not re.fullmatch(STATUS_FILTER, text, re.ASCII):
+        raise ValueError("must be a status such as 403, a class such as 4xx, allowed or denied")
+    return text
+
+
+StatusFilter = Annotated[
+    str, AfterValidator(_status_filter), text_schema("4xx", pattern=f"^({STATUS_FILTER})$")
+]
+
+
+class EntryFilters(Fields):
+    """Which entries are asked for; all of what is given must fit."""
+
+    status: StatusFilter | None = Field(
+        None, description="A status, a class such as 4xx, allowed or denied"
+    )
+    method: str | None = None
+    ip: Address | None = None
+    since: Instant | None = Field(None, description="This instant or later")
+    until: Instant | None = Field(None, description="Before this instant")
+
+
+class EntryQuery(PageQuery, EntryFilters):
+    """Which entries of a key are asked for, and as what."""
+
+    format: Format = JSON
+
+
+class ProjectEntryQuery(EntryQuery):
+    """Which entries of a project are asked for, and as what."""
+
+    project: str | None = Field(None, description="The project's slug")
 
 
 class Call(Protocol):
-    """What the client's request was, as far as the log keeps it."""
+    """What the client's request was, as far as the log keeps it; its secret, to leave it out."""
 
+    secret: str | None
     method: str
     endpoint: str
     ip: str | None
@@ -54,10 +98,13 @@ def record(call: Call, key: Known, *, code: str, status: int, at: int, cost: int
     """
     ip, where = (None, None) if call.ip is None else _located(call.ip)
     spent = [name for name, _ in key.limits] if cost and limits.is_local() else []
+    secret = call.secret or ""
     journal.append([
         batch.ENTRY, at, key.project_id, key.id, key.generation,
-        _kept(call.method.upper(), METHOD_MAX_LENGTH), _kept(call.endpoint, ENDPOINT_MAX_LENGTH),
-        ip, where, status, code, _kept(call.user_agent, USER_AGENT_MAX_LENGTH), call.request_id,
+        _kept(call.method.upper(), METHOD_MAX_LENGTH, secret),
+        _kept(call.endpoint, ENDPOINT_MAX_LENGTH, secret),
+        ip, where, status, code, _kept(call.user_agent, USER_AGENT_MAX_LENGTH, secret),
+        call.request_id,
         call.permissions, key.digest, cost, clock.start_of("month", at), spent,
     ])  # fmt: skip
 
@@ -69,6 +116,56 @@ def record_outcome(request_id: str, status: int) -> None:
     journal.append([given.get(field) for field in batch.FIELDS])
 
 
+class Outcome(Fields):
+    """What a service answered in the end to a request that was checked."""
+
+    request_id: Annotated[str, text_schema("req_019a9f5c3e7d4c1f2a3b4c5d6e7f")] = Field(
+        description="That of the verdict"
+    )
+    status: Annotated[int, Whole(100, 599, 200)]
+    latency_ms: Annotated[int, Whole(0, clock.DAY, 12)] | None = Field(
+        None, description="How long the service took, in milliseconds"
+    )
+
+
+Outcomes = Annotated[
+    list[Outcome], Field(max_length=OUTCOMES_MAX, description=f"At most {OUTCOMES_MAX:,}")
+]
+_outcomes = TypeAdapter(Outcomes)
+
+
+class OutcomeReport(TypedDict):
+    """How many entries were given their outcome, and which requests are not known."""
+
+    updated: int
+    unknown: list[str]
+
+
+def record_outcomes(given: Any, *, by: Actor) -> OutcomeReport:
+    """The statuses that were finally answered take the place of the verdicts'; all or none.
+
+    Raises Invalid, Forbidden. Requests of projects in which the actor may not verify are unknown, a
+    member's those of others' keys, and whatever was refused: there no service has answered.
+    """
+    outcomes = read_list(_outcomes, given)
+    theirs = _answered_within(projects.ids_where(KEYS_VERIFY, by=by), by)
+    journal.settle()
+    unknown = []
+    with db.write():
+        for one in outcomes:
+            change = {"status": one.status, "latency_ms": one.latency_ms}
+            if not Entry.update(change).where(Entry.request_id == one.request_id, theirs).execute():
+                unknown.append(one.request_id)
+    return {"updated": len(outcomes) - len(unknown), "unknown": unknown}
+
+
+def _answered_within(project_ids: frozenset[str], by: Actor) -> Any:
+    partly = {one for one in project_ids if by.sees_only_own(one)}
+    own = Key.select(Key.id).where(Key.project.in_(partly), Key.owner == by.id)
+    seen = Entry.project_id.in_(project_ids - partly) | Entry.key_id.in_(own)
+    return (Entry.code == VALID) & seen
+
+
 @lru_cache(maxsize=10_000)
 def _located(ip: str) -> tuple[str, str | None]:
     """The address as it is stored, and its country."""
@@ -76,9 +173,11 @@ def _located(ip: str) -> tuple[str, str | None]:
     return address, country.of(address)
 
 
-def _kept(text: str, length: int) -> str:
-    """What the log keeps of a client's text: no secret, wherever one was written; and no NUL, which
-    PostgreSQL refuses."""
+def _kept(text: str, length: int, secret: str) -> str:
+    """What the log keeps of a client's text: no secret, least of all the one that was presented,
+    and no NUL, which PostgreSQL refuses."""
+    if len(secret) > secrets_of.VISIBLE_LENGTH and secret in text:
+        text = text.replace(secret, secrets_of.visible_prefix(secret) + "…")
     return secrets_of.masked(text)[:length].replace("\0", "\N{REPLACEMENT CHARACTER}")
 
 
@@ -89,70 +188,94 @@ def page_of_key(
     key_id: str, *, by: Actor, filters: Mapping[str, str], cursor: str | None, limit: int
 ) -> Page[Entry]:
     """One key's entries, newest first. Raises Invalid, Unknown, Forbidden."""
-    key = key_to_audit(key_id, by=by)
-    journal.settle()
-    query = Entry.select().where(Entry.key_id == key.id)
-    return paging.by_id(_filtered(query, filters), Entry.id, cursor, limit)
+    return paging.by_id(_of_key(key_id, filters, by), Entry.id, cursor, limit)
 
 
 def page_of_project(
     project_id: str, *, by: Actor, filters: Mapping[str, str], cursor: str | None, limit: int
 ) -> Page[Entry]:
     """A project's entries, newest first; a member's only those of their own keys."""
+    return paging.by_id(_of_project(project_id, filters, by), Entry.id, cursor, limit)
+
+
+def all_of_key(
+    key_id: str, *, by: Actor, filters: Mapping[str, str], cursor: str | None, most: int | None
+) -> Iterator[Entry]:
+    """Every entry of a key from the cursor on, newest first, one after the other.
+
+    Raises Invalid, Unknown, Forbidden at once.
+    """
+    return paging.walk(_of_key(key_id, filters, by), Entry.id, cursor, most)
+
+
+def all_of_project(
+    project_id: str, *, by: Actor, filters: Mapping[str, str], cursor: str | None, most: int | None
+) -> Iterator[Entry]:
+    """The same of a project."""
+    return paging.walk(_of_project(project_id, filters, by), Entry.id, cursor, most)
+
+
+def _of_key(key_id: str, filters: Mapping[str, str], by: Actor) -> Any:
+    key = key_to_audit(key_id, by=by)
+    journal.settle()
+    return _filtered(Entry.select().where(Entry.key_id == key.id), filters)
+
+
+def _of_project(project_id: str, filters: Mapping[str, str], by: Actor) -> Any:
     by.require(AUDIT_READ, project_id)
     journal.settle()
     query = Entry.select().where(Entry.project_id == project_id)
     if by.sees_only_own(project_id):
         own = Key.select(Key.id).where(Key.project == project_id, Key.owner == by.id)
         query = query.where(Entry.key_id.in_(own))
-    return paging.by_id(_filtered(query, filters), Entry.id, cursor, limit)
+    return _filtered(query, filters)
 
 
 def _filtered(query: Any, filters: Mapping[str, str]) -> Any:
-    """Narrows by status (200, 4xx, allowed, denied), method, ip, since, until."""
-    for name, text in filters.items():
-        if text:
-            try:
-                query = query.where(*FILTERS[name](text.strip()))
-            except ValueError as error:
-                raise Invalid({name: str(error)}) from None
+    given = {name: text.strip() for name, text in filters.items() if text.strip()}
+    for name, text in EntryFilters.read(given).model_dump(exclude_unset=True).items():
+        query = query.where(*WHERE[name](text))
     return query
 
 
-def _by_status(text: str) -> tuple[Any, ...]:
+def _has_status(text: str) -> tuple[Any, ...]:
     if text in ("allowed", "denied"):
         return (Entry.status < 400 if text == "allowed" else Entry.status >= 400,)
-    if len(text) == 3 and text[0] in "12345":
-        if text[1:] == "xx":
-            least = int(text[0]) * 100
-            return (Entry.status >= least, Entry.status < least + 100)
-        if text.isascii() and text.isdigit():
-            return (Entry.status == int(text),)
-    raise ValueError("must be a status such as 403, a class such as 4xx, allowed or denied")
+    if text.endswith("xx"):
+        least = int(text[0]) * 100
+        return (Entry.status >= least, Entry.status < least + 100)
+    return (Entry.status == int(text),)
 
 
-def _by_method(text: str) -> tuple[Any, ...]:
-    return (Entry.method == text.upper(),)
-
-
-def _by_ip(text: str) -> tuple[Any, ...]:
-    try:
-        return (Entry.ip == str(addresses.parse_address(text)),)
-    except ValueError:
-        raise ValueError("must be an IP address") from None
-
-
-FILTERS: Mapping[str, Any] = {
-    "status": _by_status,
-    "method": _by_method,
-    "ip": _by_ip,
+WHERE: Mapping[str, Any] = {
+    "status": _has_status,
+    "method": lambda text: (Entry.method == text.upper(),),
+    "ip": lambda text: (Entry.ip == text,),
     "since": lambda text: (Entry.at >= clock.parse(text),),
     "until": lambda text: (Entry.at < clock.parse(text),),
 }
 
 
-def as_dict(entry: Entry) -> dict[str, Any]:
-    """The entry object of the API."""
+class EntryObject(TypedDict):
+    """One request made with a key."""
+
+    id: int
+    at: Instant
+    key_id: str
+    method: Annotated[str, text_schema("GET")]
+    endpoint: Annotated[str, text_schema("/tasks")]
+    ip: Address | None
+    country: Annotated[str | None, Field(description="ISO 3166; null where there is none")]
+    status: Annotated[int, Field(examples=[200])]
+    code: Annotated[str, text_schema("VALID")]
+    user_agent: str
+    request_id: Annotated[str, text_schema("req_019a9f5c3e7d4c1f2a3b4c5d6e7f")]
+    secret: Annotated[str, OneOf(CURRENT, PREVIOUS)]
+    permissions: Annotated[list[str], Field(description="What the request needed")]
+    latency_ms: Annotated[int | None, Field(description="As the service reported it")]
+
+
+def as_dict(entry: Entry) -> EntryObject:
     return {
         "id": entry.id,
         "at": clock.iso(entry.at),
@@ -167,6 +290,7 @@ def as_dict(entry: Entry) -> dict[str, Any]:
         "request_id": entry.request_id,
         "secret": entry.secret,
         "permissions": entry.permissions,
+        "latency_ms": entry.latency_ms,
     }
 
 

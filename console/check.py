@@ -154,7 +154,7 @@ def _lacks(request: Request, key: Known, now: int) -> bool:
 
 
 def _is_misshapen(request: Request, key: Known | None, now: int) -> bool:
-    return not secret.is_well_formed(request.secret or "")
+    return key is None and not secret.is_well_formed(request.secret or "")
 
 
 # The order is a promise (interface §4).
@@ -201,10 +201,14 @@ def check(request: Request, *, syncs: bool = True) -> Verdict:
 
 
 def _find(request: Request) -> Known | None:
-    """The key that the presented secret opens; no database read for what cannot be one."""
-    if not request.secret or not secret.is_well_formed(request.secret):
+    """The key that the presented secret opens; no database read for what cannot be one.
+
+    A secret that was made elsewhere, and imported, may have any shape.
+    """
+    text = request.secret
+    if not text or not (secret.is_well_formed(text) or known.may_be_imported(text)):
         return None
-    return known.find(secret.digest(request.secret))
+    return known.find(secret.digest(text))
 
 
 def _first_failure(rules: Sequence[Rule], request: Request, key: Known | None, now: int) -> str:

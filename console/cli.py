@@ -24,6 +24,7 @@ from console import (
     projects,
     server,
     start,
+    worker,
 )
 from console.errors import Refused
 from console.models import Key
@@ -89,6 +90,7 @@ def serve(host: str | None, port: int | None) -> None:
         sys.stdout.flush()
 
     def stop() -> None:
+        worker.stop()
         audit.store_attempts()
         journal.close()
 

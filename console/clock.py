@@ -5,6 +5,7 @@ import re
 import time
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
+from typing import overload
 
 SECOND = 1_000
 MINUTE = 60 * SECOND
@@ -38,6 +39,12 @@ def to_datetime(instant: int) -> datetime:
     return EPOCH + timedelta(milliseconds=instant)
 
 
+@overload
+def iso(instant: int) -> str: ...
+@overload
+def iso(instant: None) -> None: ...
+@overload
+def iso(instant: int | None) -> str | None: ...
 def iso(instant: int | None) -> str | None:
     """An instant as RFC 3339 in whole seconds (`2026-11-20T10:30:00Z`), or None."""
     if instant is None:

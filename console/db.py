@@ -198,6 +198,17 @@ def changes() -> tuple[bytes, bool]:
     return seen, _changes.is_at_rest(seen)
 
 
+def raise_flag() -> None:
+    """Lets all processes on this file of SQLite know what `has_flag` asks: no query, no wait."""
+    if _changes is not None:
+        _changes.raise_flag()
+
+
+def has_flag() -> bool:
+    """Whether anybody has raised it; on PostgreSQL that cannot be known without a query: True."""
+    return _changes is None or _changes.has_flag()
+
+
 @contextmanager
 def _waiting_at_most(seconds: float) -> Iterator[None]:
     """Whoever queued for long waits for the file only as long as is left of the same time."""
@@ -228,38 +239,46 @@ class _Changes:
 
     A writer counts `begun` while it holds the database alone, and `ended` after its commit. Who
     finds both as they were, and equal, has missed nothing; a writer that was killed in between
-    leaves them apart, until the next.
+    leaves them apart, until the next. Behind them, a flag that is never lowered.
     """
 
     FORM = struct.Struct("=QQ")
     COUNT = struct.Struct("=Q")
+    FLAG_AT = FORM.size
+    BYTES = FLAG_AT + 1
     ABSURD = 2**62
 
     def __init__(self, path: str) -> None:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            if os.fstat(descriptor).st_size < self.FORM.size:
-                os.ftruncate(descriptor, self.FORM.size)
-            self._map = mmap.mmap(descriptor, self.FORM.size)
-            if max(self.FORM.unpack(self._map)) > self.ABSURD:  # it was damaged
+            if os.fstat(descriptor).st_size < self.BYTES:
+                os.ftruncate(descriptor, self.BYTES)
+            self._map = mmap.mmap(descriptor, self.BYTES)
+            if max(self.FORM.unpack(self.read())) > self.ABSURD:  # it was damaged
                 self.FORM.pack_into(self._map, 0, 0, 0)
         finally:
             os.close(descriptor)
 
     def read(self) -> bytes:
-        return self._map[:]
+        return self._map[: self.FORM.size]
 
     # Each writes its own count alone: by the time of the end, the next writer may have begun. Of
     # two ends at once the later may be lost; then the next writer's sets it right.
 
     def begin(self) -> int:
-        begun, _ = self.FORM.unpack(self._map)
+        begun, _ = self.FORM.unpack(self.read())
         self.COUNT.pack_into(self._map, 0, begun + 1)
         return int(begun) + 1
 
     def end(self, number: int) -> None:
-        _, ended = self.FORM.unpack(self._map)
+        _, ended = self.FORM.unpack(self.read())
         self.COUNT.pack_into(self._map, self.COUNT.size, max(ended, number))
+
+    def raise_flag(self) -> None:
+        self._map[self.FLAG_AT] = 1
+
+    def has_flag(self) -> bool:
+        return self._map[self.FLAG_AT] == 1
 
     @classmethod
     def is_at_rest(cls, seen: bytes) -> bool:
@@ -279,7 +298,10 @@ def execute_many(sql: str, rows: Sequence[Sequence[object]]) -> None:
 def probe_write() -> None:
     """Writes and takes back; raises peewee.PeeweeException where that fails."""
     with write():
-        handle.execute_sql(f"insert into link values ('{secrets.token_hex()}', 'probe', 0, 0)")
+        handle.execute_sql(
+            "insert into link (digest, kind, created_at, expires_at)"
+            f" values ('{secrets.token_hex()}', 'probe', 0, 0)"
+        )
     with write():
         handle.execute_sql("delete from link where kind = 'probe'")
 
@@ -298,6 +320,12 @@ def hold_table(model: type[Model]) -> None:
     if not is_sqlite():
         table = model._meta.table_name
         handle.execute_sql(f'lock table "{table}" in share row exclusive mode')
+
+
+def hold_name(name: str) -> None:
+    """Holds a name against whoever holds the same, until the transaction ends."""
+    if not is_sqlite():
+        handle.execute_sql("select pg_advisory_xact_lock(hashtextextended(%s, 0))", (name,))
 
 
 def migrate(lock_file: Path) -> list[str]:

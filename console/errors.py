@@ -83,6 +83,12 @@ class UnsupportedType(Refused):
     status, code = 415, "UNSUPPORTED_TYPE"
 
 
+class Mismatch(Refused):
+    """422: an Idempotency-Key that came with another request before."""
+
+    status, code = 422, "IDEMPOTENCY_MISMATCH"
+
+
 class Limited(Refused):
     """429: try again later; `retry_after_seconds` says when."""
 
@@ -99,6 +105,6 @@ BY_STATUS: dict[int, type[Refused]] = {
     kind.status: kind
     for kind in (
         Refused, Unauthenticated, Forbidden, Unknown, MethodNotAllowed, Conflict, TooLarge,
-        UnsupportedType, Limited, Unavailable,
+        UnsupportedType, Mismatch, Limited, Unavailable,
     )
 }  # fmt: skip

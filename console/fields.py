@@ -6,12 +6,23 @@ The one bridge from pydantic to our own refusals; what a field may hold is said 
 import re
 import unicodedata
 from collections.abc import Iterable, Mapping
-from typing import Annotated, Any, Self
+from functools import lru_cache
+from typing import Annotated, Any, ClassVar, Self, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
-from pydantic_core import ErrorDetails
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    TypeAdapter,
+    ValidationError,
+    WithJsonSchema,
+)
+from pydantic_core import CoreSchema, core_schema
 
+from console import addresses, clock
 from console.errors import Invalid
+
+T = TypeVar("T")
 
 NAME_MAX_LENGTH = 100
 TEXT_MAX_LENGTH = 1_000
@@ -39,29 +50,52 @@ class Fields(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
+    shown_max: ClassVar[int] = FIELDS_SHOWN_MAX
+
     @classmethod
     def read(cls, data: Mapping[str, Any] | Any) -> Self:
         """The fields in `data`. Raises Invalid with one message for each field at fault."""
         try:
             return cls.model_validate(data)
         except ValidationError as error:
-            raise Invalid(cls._explain(error.errors(include_url=False))) from None
+            raise Invalid(explain(error, cls.model_fields, cls.shown_max)) from None
 
-    @classmethod
-    def _explain(cls, errors: Iterable[ErrorDetails]) -> dict[str, str]:
-        fields: dict[str, str] = {}
-        for error in errors:
-            if len(fields) == FIELDS_SHOWN_MAX:
-                break
-            name = ".".join(str(part) for part in error["loc"]) or "body"
-            if error["type"] == "extra_forbidden":
-                words = f"is not a field; the fields are {', '.join(cls.model_fields)}"
-            elif error["type"] == "value_error":
-                words = str(error["ctx"]["error"])
-            else:
-                words = WORDS.get(error["type"], error["msg"])
-            fields.setdefault(name, words)
-        return fields
+    def sent(self, field: str) -> bool:
+        return field in self.model_fields_set
+
+    def only(self, kind: type["Fields"]) -> dict[str, Any]:
+        """Those of the fields sent that are of this kind, too."""
+        return self.model_dump(include=set(kind.model_fields), exclude_unset=True)
+
+
+def read_list(adapter: TypeAdapter[T], data: Any) -> T:
+    """The list in `data`, by its type. Raises Invalid, naming element and field: `3.status`."""
+    try:
+        return adapter.validate_python(data)
+    except ValidationError as error:
+        raise Invalid(explain(error)) from None
+
+
+def explain(
+    error: ValidationError, known: Iterable[str] = (), most: int = FIELDS_SHOWN_MAX
+) -> dict[str, str]:
+    """A sentence for each field at fault; `known` are the fields at the top."""
+    fields: dict[str, str] = {}
+    for one in error.errors(include_url=False):
+        if len(fields) == most:
+            break
+        name = ".".join(str(part) for part in one["loc"]) or "body"
+        if one["type"] == "extra_forbidden":
+            only = f"; the fields are {', '.join(known)}" if len(one["loc"]) == 1 and known else ""
+            words = f"is not a field{only}"
+        elif one["type"] == "value_error":
+            words = str(one["ctx"]["error"])
+        elif one["type"] == "too_long":
+            words = f"at most {one['ctx']['max_length']} are allowed"
+        else:
+            words = WORDS.get(one["type"], one["msg"])
+        fields.setdefault(name, words)
+    return fields
 
 
 def _composed(text: str, most: int) -> str:
@@ -118,6 +152,107 @@ def sort_form(text: str) -> str:
     return unicodedata.normalize("NFKC", text).casefold()
 
 
-Name = Annotated[str, AfterValidator(clean_name)]
-Text = Annotated[str, AfterValidator(clean_text)]
-Email = Annotated[str, AfterValidator(clean_email)]
+def _instant(text: str) -> str:
+    clock.parse(text)
+    return text
+
+
+def _duration(text: str) -> str:
+    clock.after(0, text)
+    return text
+
+
+@lru_cache(maxsize=10_000)
+def _address(text: str) -> str:
+    try:
+        return str(addresses.parse_address(text))
+    except ValueError:
+        raise ValueError("must be an IPv4 or IPv6 address") from None
+
+
+class OneOf:
+    """In a type: these words alone. `Annotated[str, OneOf("live", "test")]`"""
+
+    def __init__(self, *allowed: str) -> None:
+        self.allowed = allowed
+
+    def check(self, text: str) -> str:
+        if text not in self.allowed:
+            some = " or ".join(self.allowed)
+            every = f"one of {', '.join(self.allowed)}"
+            raise ValueError(f"must be {some if len(self.allowed) < 3 else every}")
+        return text
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> CoreSchema:
+        return core_schema.no_info_after_validator_function(self.check, handler(source))
+
+    def __get_pydantic_json_schema__(self, schema: Any, handler: Any) -> dict[str, Any]:
+        return {"type": "string", "enum": list(self.allowed)}
+
+
+class Whole:
+    """In a type: whole numbers from `least` to `most`. `Annotated[int, Whole(1, 200)]`"""
+
+    def __init__(self, least: int, most: int, example: int | None = None) -> None:
+        self.least = least
+        self.most = most
+        self.example = example
+
+    def check(self, number: int) -> int:
+        if not self.least <= number <= self.most:
+            raise ValueError(f"must be a whole number from {self.least} to {self.most}")
+        return number
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> CoreSchema:
+        whole = core_schema.no_info_before_validator_function(_without_point, handler(source))
+        return core_schema.no_info_after_validator_function(self.check, whole)
+
+    def __get_pydantic_json_schema__(self, schema: Any, handler: Any) -> dict[str, Any]:
+        shape = {"type": "integer", "minimum": self.least, "maximum": self.most}
+        return shape if self.example is None else {**shape, "examples": [self.example]}
+
+
+def _without_point(number: Any) -> Any:
+    """In JSON 200.0 is a whole number, too."""
+    return int(number) if isinstance(number, float) and number.is_integer() else number
+
+
+def text_schema(*examples: str, **keywords: Any) -> WithJsonSchema:
+    """What the API's description says of a string (JSON Schema 2020-12)."""
+    return WithJsonSchema({"type": "string", **keywords, "examples": list(examples)})
+
+
+# `name`, `text` and `ip-network` are formats of our own: what they stand for no pattern could say.
+Name = Annotated[
+    str,
+    AfterValidator(clean_name),
+    text_schema("CI pipeline", format="name", minLength=1, maxLength=NAME_MAX_LENGTH),
+]
+Text = Annotated[
+    str,
+    AfterValidator(clean_text),
+    text_schema("Deploys from GitHub", format="text", maxLength=TEXT_MAX_LENGTH),
+]
+Email = Annotated[
+    str,
+    AfterValidator(clean_email),
+    text_schema("grace@example.com", format="email", maxLength=EMAIL_MAX_LENGTH),
+]
+Instant = Annotated[
+    str, AfterValidator(_instant), text_schema("2027-11-20T10:30:00Z", format="date-time")
+]
+Duration = Annotated[
+    str,
+    AfterValidator(_duration),
+    text_schema(
+        "90d", pattern=f"^{clock.DURATION.pattern}$", description=f"A{clock.DURATION_HELP[1:]}"
+    ),
+]
+Address = Annotated[
+    str,
+    AfterValidator(_address),
+    WithJsonSchema({
+        "anyOf": [{"type": "string", "format": "ipv4"}, {"type": "string", "format": "ipv6"}],
+        "examples": ["203.0.113.7"],
+    }),
+]  # fmt: skip

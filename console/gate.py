@@ -11,15 +11,16 @@ from http import HTTPStatus
 from typing import Annotated, Any
 from urllib.parse import parse_qsl
 
-from pydantic import AfterValidator
+from pydantic import AfterValidator, Field
 
 from config import Config
 from console import addresses, bearer, check, db, journal, projects, wire
-from console.actor import KEY, Actor
+from console.api.calls import describe
 from console.check import UNAVAILABLE
 from console.errors import Forbidden, Invalid, MethodNotAllowed
-from console.fields import Fields
-from console.key_fields import Environment, parse_environment
+from console.fields import Address, Fields, OneOf, Whole, text_schema
+from console.key_fields import Environment, Permissions
+from console.models import ENVIRONMENTS
 from console.permissions import KEYS_VERIFY
 from console.permissions import parse as parse_permissions
 from console.wire import Environ, Headers
@@ -29,9 +30,9 @@ WSGI = Callable[[dict[str, Any], Any], Iterable[bytes]]
 
 VERIFY = "/api/v1/verify"
 NGINX = "/forward-auth/nginx"
-SECRET_MAX_LENGTH = 512
+EVERYTHING = "*"  # what OPTIONS asks about, when it is no path (RFC 9110)
 COST_MAX = 1_000_000
-METHOD = re.compile(r"[A-Za-z][A-Za-z_-]{0,19}")
+METHOD = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,19}")
 
 # What nginx's auth_request passes on; any other status would reach the client as 500.
 NGINX_PASSES = (200, 401, 403)
@@ -83,7 +84,7 @@ class Gate:
         if environ["REQUEST_METHOD"] != "POST":
             raise MethodNotAllowed("Use POST.", allow=("POST",))
         caller = bearer.caller(environ, self.config, request_id, needs=(KEYS_VERIFY,), syncs=False)
-        within = _projects_to_verify_in(caller.actor)
+        within = projects.ids_where(KEYS_VERIFY, by=caller.actor)
         # The client's request has an id of its own: the service's call is logged under its own.
         request_id = wire.request_id()
         question = Question.read(wire.read_json_body(environ))
@@ -159,16 +160,6 @@ def _now(wait: Callable[[], None]) -> None:
     wait()
 
 
-def _projects_to_verify_in(actor: Actor) -> frozenset[str]:
-    """The ids of the projects whose keys the caller may ask about. Raises Forbidden for none."""
-    if actor.kind == KEY:
-        return frozenset({actor.project_id or ""})
-    within = frozenset(p.id for p in projects.visible(actor) if actor.may(KEYS_VERIFY, p.id))
-    if not within:
-        raise actor.denied(KEYS_VERIFY)
-    return within
-
-
 @lru_cache(maxsize=1_000)
 def _query(text: str) -> dict[str, Any]:
     """`permission` (repeatable), `project` and `environment` of the proxy's own address."""
@@ -185,7 +176,7 @@ def _query(text: str) -> dict[str, Any]:
             found[name] = value
     if "environment" in found:
         try:
-            parse_environment(found["environment"])
+            OneOf(*ENVIRONMENTS).check(found["environment"])
         except ValueError as error:
             raise Invalid({"environment": str(error)}) from None
     try:
@@ -225,20 +216,6 @@ def _for_nginx(status: int, headers: Headers, body: bytes) -> tuple[int, Headers
 # --- the body of POST /verify -----------------------------------------------------------------
 
 
-def _secret_text(text: str) -> str:
-    if len(text) > SECRET_MAX_LENGTH:
-        raise ValueError(f"must have at most {SECRET_MAX_LENGTH} characters")
-    return text
-
-
-@lru_cache(maxsize=10_000)
-def _address(text: str) -> str:
-    try:
-        return str(addresses.parse_address(text))
-    except ValueError:
-        raise ValueError("must be an IPv4 or IPv6 address") from None
-
-
 def _method(text: str) -> str:
     if text and not METHOD.fullmatch(text):
         raise ValueError("must be an HTTP method")
@@ -246,28 +223,37 @@ def _method(text: str) -> str:
 
 
 def _path(text: str) -> str:
-    return _path_of(text) if text else ""
-
-
-def _cost(number: int) -> int:
-    if not 0 <= number <= COST_MAX:
-        raise ValueError(f"must be a whole number from 0 to {COST_MAX}")
-    return number
+    return text if text in ("", EVERYTHING) else _path_of(text)
 
 
 class Question(Fields):
-    """`POST /api/v1/verify`: a key, and the request that it came with."""
+    """A key, and the request that it came with."""
 
-    key: Annotated[str, AfterValidator(_secret_text)]
-    project: str | None = None
-    environment: Environment | None = None
-    permissions: Annotated[list[str], AfterValidator(parse_permissions)] = []
-    method: Annotated[str, AfterValidator(_method)] | None = None
-    path: Annotated[str, AfterValidator(_path)] | None = None
-    ip: Annotated[str, AfterValidator(_address)] | None = None
+    key: Annotated[str, text_schema("lk_live_0Vb5…")]
+    project: str | None = Field(None, description="The slug of the project it must belong to")
+    environment: Environment | None = Field(None, description="The environment it must be of")
+    permissions: Permissions = Field([], description="What the request needs: all must be held")
+    method: Annotated[
+        str, AfterValidator(_method), text_schema("GET", pattern=f"^({METHOD.pattern})?$")
+    ] | None = None  # fmt: skip
+    path: (
+        Annotated[
+            str,
+            AfterValidator(_path),
+            text_schema("/tasks", pattern=r"^($|/|\*$|(?!/)[^?#]*://)"),
+        ]
+        | None
+    ) = None
+    ip: Address | None = Field(
+        None, description="The client's address; without it a key with an allowlist is refused"
+    )
     user_agent: str | None = None
-    cost: Annotated[int, AfterValidator(_cost)] = 1
-    dry_run: bool = False
+    cost: Annotated[int, Whole(0, COST_MAX)] = Field(
+        1, description="What the request takes from the key's limits"
+    )
+    dry_run: bool = Field(
+        False, description="Explain every rule in `checks`; store and spend nothing"
+    )
 
     def request(self, request_id: str, within: frozenset[str]) -> check.Request:
         return check.Request(
@@ -283,3 +269,25 @@ class Question(Fields):
             cost=self.cost,
             within=within,
         )
+
+
+describe(
+    "POST",
+    VERIFY.removeprefix("/api/v1"),
+    name="verify_key",
+    about="""Is this key good for this request? 200 whatever the verdict.
+
+    Every check of a known key is recorded before it is answered. `dry_run` explains each rule in
+    `checks` instead, and stores and spends nothing.""",
+    needs=KEYS_VERIFY,
+    takes=Question,
+    gives=wire.VerdictObject,
+    subject="Services",
+    example={
+        "key": "lk_live_0123456789",
+        "permissions": ["tasks:read"],
+        "method": "GET",
+        "path": "/tasks",
+        "ip": "203.0.113.7",
+    },
+)

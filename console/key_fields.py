@@ -6,32 +6,30 @@ Both doors read what they were sent through these models; the descriptions are t
 import json
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, ConfigDict, Field, WithJsonSchema
+from typing_extensions import TypedDict
 
-from console import addresses, clock, limits
+from console import addresses, clock, limits, permissions
 from console.errors import Invalid
-from console.fields import Fields, Name, Text, refuse_hidden
-from console.models import ACTIVE, ENVIRONMENTS, LIVE, REVOKED, Key
-from console.permissions import parse as parse_permissions
+from console.fields import (
+    Address,
+    Duration,
+    Fields,
+    Instant,
+    Name,
+    OneOf,
+    Text,
+    Whole,
+    refuse_hidden,
+    text_schema,
+)
+from console.models import ACTIVE, ENVIRONMENTS, LIVE, REVOKED, STATUSES, Key
 
 EXTERNAL_ID_MAX_LENGTH = 255
 METADATA_MAX_BYTES = 4_096
 METADATA_MAX_DEPTH = 20
 LIMIT_MAX = 1_000_000_000
 GRACE_MAX_DAYS = 30
-
-
-def parse_environment(text: str) -> str:
-    """`live` or `test`. Raises ValueError."""
-    if text not in ENVIRONMENTS:
-        raise ValueError(f"must be {' or '.join(ENVIRONMENTS)}")
-    return text
-
-
-def _status(text: str) -> str:
-    if text not in (ACTIVE, REVOKED):
-        raise ValueError(f"must be {ACTIVE} or {REVOKED}")
-    return text
 
 
 def _external_id(text: str) -> str:
@@ -57,37 +55,37 @@ def _is_deeper(value: Any, levels: int) -> bool:
     return levels == 0 or any(_is_deeper(one, levels - 1) for one in inner)
 
 
-def _plan(text: str) -> str:
-    if text not in limits.PLANS:
-        raise ValueError(f"must be one of {', '.join(limits.PLANS)}")
-    return text
-
-
-def _instant(text: str) -> str:
-    clock.parse(text)
-    return text
-
-
-def _duration(text: str) -> str:
-    clock.after(0, text)
-    return text
-
-
-def _whole(number: int) -> int:
-    if not 1 <= number <= LIMIT_MAX:
-        raise ValueError(f"must be a whole number from 1 to {LIMIT_MAX}")
-    return number
-
-
 def _renewal(wanted: bool) -> bool:
     if wanted:
         raise ValueError("must be false: this version does not renew keys yet")
     return wanted
 
 
-Environment = Annotated[str, AfterValidator(parse_environment)]
-Count = Annotated[int, AfterValidator(_whole)]
-Duration = Annotated[str, AfterValidator(_duration)]
+Environment = Annotated[str, OneOf(*ENVIRONMENTS)]
+Plan = Annotated[str, OneOf(*limits.PLANS)]
+Count = Annotated[int, Whole(1, LIMIT_MAX, 1_000)]
+Permission = Annotated[
+    str,
+    text_schema(
+        "tasks:read",
+        pattern=f"^(?:{permissions.PATTERN.pattern})$",
+        maxLength=permissions.PERMISSION_MAX_LENGTH,
+    ),
+]
+Permissions = Annotated[list[Permission], AfterValidator(permissions.parse)]
+Network = Annotated[str, text_schema("10.0.0.0/24", format="ip-network")]
+Allowlist = Annotated[list[Network], AfterValidator(addresses.parse_allowlist)]
+ExternalId = Annotated[
+    str,
+    AfterValidator(_external_id),
+    text_schema("customer-42", format="text", minLength=1, maxLength=EXTERNAL_ID_MAX_LENGTH),
+]
+Metadata = Annotated[
+    dict[str, Any],
+    AfterValidator(_metadata),
+    WithJsonSchema({"type": "object", "examples": [{"team": "payments"}]}),
+]
+Renewal = Annotated[bool, AfterValidator(_renewal), WithJsonSchema({"const": False})]
 
 
 class RateLimit(Fields):
@@ -102,44 +100,157 @@ def _figures(rate_limit: RateLimit | None) -> RateLimit | None:
     return rate_limit if rate_limit and (rate_limit.per_minute or rate_limit.per_hour) else None
 
 
+# Objects in which each of the two says something.
+BOTH_EXPIRIES: dict[str, Any] = {
+    "required": ["expires_in", "expires_at"],
+    "properties": {
+        "expires_in": {"not": {"type": "null"}},
+        "expires_at": {"not": {"type": "null"}},
+    },
+}
+
+
 class KeySettings(Fields):
     """The fields that a key is created with and that an edit may change."""
 
-    project: str | None = Field(None, description="The project's slug")
-    description: Text = ""
-    environment: Environment = LIVE
-    permissions: Annotated[list[str], AfterValidator(parse_permissions)] = []
-    ip_allowlist: Annotated[list[str], AfterValidator(addresses.parse_allowlist)] = []
-    expires_in: Duration | None = None
-    expires_at: Annotated[str, AfterValidator(_instant)] | None = None
-    plan: Annotated[str, AfterValidator(_plan)] | None = None
-    rate_limit: Annotated[RateLimit | None, AfterValidator(_figures)] = None
-    monthly_quota: Count | None = None
-    auto_renew: Annotated[bool, AfterValidator(_renewal)] = False
-    external_id: Annotated[str, AfterValidator(_external_id)] | None = None
-    metadata: Annotated[dict[str, Any], AfterValidator(_metadata)] = {}
+    model_config = ConfigDict(json_schema_extra={"not": BOTH_EXPIRIES})
 
-    def sent(self, field: str) -> bool:
-        return field in self.model_fields_set
+    name: Name = ""
+    description: Text = ""
+    environment: Environment = Field(LIVE, description="Fixed once the key exists")
+    permissions: Permissions = Field(
+        [], description="At most 100. Latchkey's own can be handed out only by who holds them"
+    )
+    ip_allowlist: Allowlist = Field(
+        [], description="At most 50 addresses or networks; empty: any address may use the key"
+    )
+    expires_in: Duration | None = None
+    expires_at: Instant | None = Field(None, description="A time to come; null: never")
+    plan: Plan | None = Field(None, description="Which rate limits hold; enterprise: own figures")
+    rate_limit: Annotated[RateLimit | None, AfterValidator(_figures)] = Field(
+        None, description="The key's own figures; chooses the plan enterprise by itself"
+    )
+    monthly_quota: Count | None = Field(
+        None, description="Requests in a calendar month, UTC; test keys are not counted"
+    )
+    auto_renew: Renewal = Field(False, description="Keys do not renew themselves yet")
+    external_id: ExternalId | None = Field(
+        None, description="Your own id, handed to your service with each verdict"
+    )
+    metadata: Metadata = Field(
+        {}, description="Your own object, at most 4,096 bytes as JSON and 20 levels deep"
+    )
+
+
+ProjectSlug = Annotated[
+    str | None,
+    Field(
+        description="The project's slug; may be left out by a key and by who has one project",
+        examples=["shop"],
+    ),
+]
 
 
 class NewKey(KeySettings):
-    """`POST /api-keys`."""
+    """What a key is made from."""
 
     name: Name
+    project: ProjectSlug = None
 
 
 class KeyChange(KeySettings):
-    """`PATCH /api-keys/{id}`: only what is sent is changed."""
+    """Only what is sent is changed."""
 
-    name: Name = ""
-    status: Annotated[str, AfterValidator(_status)] = ACTIVE
+    project: str | None = Field(None, description="Fixed: the secret says where it belongs")
+    status: Annotated[str, OneOf(ACTIVE, REVOKED)] = ACTIVE
 
 
 class Rotation(Fields):
-    """`POST /api-keys/{id}/rotate`."""
+    """How a key is rotated."""
 
-    grace_period: Duration | None = None
+    grace_period: Duration | None = Field(
+        None,
+        description="How long the old secret still works, at most 30d; left out: not at all",
+        examples=["24h"],
+    )
+
+
+# --- what the API answers ---------------------------------------------------------------------
+
+
+class Figures(TypedDict):
+    """A key's rate limits; null where there is none."""
+
+    per_minute: int | None
+    per_hour: int | None
+
+
+class KeyFacts(TypedDict):
+    """What a change may alter, as events and answers name it."""
+
+    name: str
+    description: str
+    environment: Environment
+    permissions: list[str]
+    ip_allowlist: list[str]
+    expires_at: Instant | None
+    plan: Plan
+    rate_limit: Figures | None
+    monthly_quota: int | None
+    auto_renew: bool
+    external_id: str | None
+    metadata: dict[str, Any]
+
+
+class KeyObject(KeyFacts):
+    """A key: every fact, never a secret."""
+
+    id: Annotated[str, text_schema("key_3Kq0cV8nTz5wYb2LmR7s")]
+    project: Annotated[str, Field(description="The project's slug")]
+    prefix: Annotated[str, Field(description="The secret's first 12 characters")]
+    owner: Annotated[str | None, Field(description="The address of the person it belongs to")]
+    status: Annotated[str, OneOf(*STATUSES)]
+    created_at: Instant
+    updated_at: Instant
+    rotated_at: Instant | None
+    last_used_at: Instant | None
+    last_used_ip: Address | None
+
+
+SecretText = Annotated[
+    str,
+    Field(description="The secret, in this one answer only"),
+    text_schema("lk_live_0Vb5…"),
+]
+
+
+class KeyWithSecret(KeyObject):
+    """A key and, this one time, its secret."""
+
+    key: SecretText
+
+
+class RotatedKey(KeyWithSecret):
+    """A key, its new secret, and until when the old one works (null: it has stopped)."""
+
+    previous_secret_expires_at: Instant | None
+
+
+class KeyUsage(TypedDict):
+    """Requests made with the key, allowed or not; days and months are UTC."""
+
+    requests_today: int
+    requests_this_month: int
+    requests_total: int
+
+
+class KeyWithUsage(KeyObject):
+    """A key, and how much it is used."""
+
+    usage: KeyUsage
+
+
+# --- the rules between fields -----------------------------------------------------------------
 
 
 def expiry(settings: KeySettings, now: int) -> int | None:
@@ -163,6 +274,11 @@ def _end(field: str, duration: str, now: int) -> int:
         return clock.after(clock.down_to_second(now), duration)
     except ValueError as error:
         raise Invalid({field: str(error)}) from None
+
+
+def columns(new: KeySettings, now: int) -> dict[str, Any]:
+    """The columns of a new key that follow from several of its settings. Raises Invalid."""
+    return {"expires_at": expiry(new, now), **plan_columns(new)}
 
 
 def grace_end(rotation: Rotation, now: int) -> int | None:

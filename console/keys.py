@@ -5,18 +5,26 @@ hold is said in key_fields.py. Whether a key is good for a request is check.py's
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
 from peewee import JOIN
+from pydantic import Field
 
 from console import activity, clock, db, journal, key_fields, limits, paging, projects, secret
 from console.actor import Actor
 from console.errors import Conflict, Invalid, Unknown
-from console.fields import NAME_MAX_LENGTH, sort_form
-from console.key_fields import KeyChange, KeySettings, NewKey, Rotation
+from console.fields import NAME_MAX_LENGTH, OneOf, sort_form, text_schema
+from console.key_fields import (
+    Environment,
+    KeyChange,
+    KeyFacts,
+    KeyObject,
+    KeySettings,
+    NewKey,
+    Rotation,
+)
 from console.models import (
     ACTIVE,
-    ENVIRONMENTS,
     EXPIRED,
     REVOKED,
     STATUSES,
@@ -25,7 +33,7 @@ from console.models import (
     Project,
     Secret,
 )
-from console.paging import Order, Page
+from console.paging import Order, Page, PageQuery
 from console.permissions import ANALYTICS_READ, AUDIT_READ, KEYS_READ, KEYS_WRITE
 
 NEWEST_FIRST = "-created_at"
@@ -36,6 +44,22 @@ SORTS: Mapping[str, Order] = {
     "last_used_at": Order(Key.last_used_order, int, lambda key: key.last_used_order),
 }
 BY_ID = Order(Key.id, str, lambda key: key.id)
+SORT_WORDS = [*SORTS, *(f"-{name}" for name in SORTS)]
+
+
+class KeyQuery(PageQuery):
+    """Which keys are asked for, and in which order."""
+
+    project: str | None = Field(None, description="The project's slug; left out: all that you see")
+    status: Annotated[str, OneOf(*STATUSES)] | None = None
+    environment: Environment | None = None
+    owner: str | None = Field(None, description="A person's address or id")
+    q: Annotated[str, text_schema("CI", maxLength=NAME_MAX_LENGTH)] | None = Field(
+        None, description="Part of a name, or the start of a prefix, or an id"
+    )
+    sort: Annotated[str, OneOf(*SORT_WORDS)] = Field(
+        NEWEST_FIRST, description="`-` in front: descending"
+    )
 
 
 # --- create ---------------------------------------------------------------------------------
@@ -50,13 +74,35 @@ def create(fields: Mapping[str, Any], *, by: Actor) -> tuple[Key, str]:
     new = NewKey.read(fields)
     project = projects.to_act_in(new.project, by=by)
     by.require(KEYS_WRITE, project.id)
-    _refuse_grants(new.permissions, project.id, by)
+    refuse_grants(new.permissions, project.id, by)
     now = clock.now()
-    expires_at = key_fields.expiry(new, now)
-    plan = key_fields.plan_columns(new)
-    db.hold(Project, project.id)
-    _refuse_over_limit(project, now)
+    columns = key_fields.columns(new, now)
+    project = projects.held(project.id)
+    refuse_over_limit(project, now)
     text = _mint(project, new.environment)
+    prefix = secret.visible_prefix(text)
+    key = add(
+        "key.created", new, columns, project, secret.digest(text), prefix=prefix, now=now, by=by
+    )
+    return key, text
+
+
+def add(
+    action: str,
+    new: KeySettings,
+    columns: Mapping[str, Any],
+    project: Project,
+    digest: str,
+    *,
+    prefix: str,
+    now: int,
+    by: Actor,
+    imported_at: int | None = None,
+) -> Key:
+    """Stores a new key, its secret's digest and the event, in the caller's transaction.
+
+    `columns` are those of `key_fields.columns`.
+    """
     key = Key.create(
         id=secret.random_id("key"),
         project=project,
@@ -65,7 +111,7 @@ def create(fields: Mapping[str, Any], *, by: Actor) -> tuple[Key, str]:
         name_sort=sort_form(new.name),
         description=new.description,
         environment=new.environment,
-        prefix=secret.visible_prefix(text),
+        prefix=prefix,
         permissions=new.permissions,
         ip_allowlist=new.ip_allowlist,
         monthly_quota=new.monthly_quota,
@@ -74,12 +120,11 @@ def create(fields: Mapping[str, Any], *, by: Actor) -> tuple[Key, str]:
         metadata=new.metadata,
         created_at=now,
         updated_at=now,
-        expires_at=expires_at,
-        **plan,
+        **columns,
     )
-    _store_secret(key, text, now)
-    _record("key.created", key, by, {field: (None, value) for field, value in _facts(key).items()})
-    return key, text
+    _store_secret(key, digest, now, imported_at)
+    _record(action, key, by, {field: (None, value) for field, value in _facts(key).items()})
+    return key
 
 
 def _mint(project: Project, environment: str) -> str:
@@ -87,26 +132,27 @@ def _mint(project: Project, environment: str) -> str:
     return secret.mint(project.prefix, shown, project.key_format)
 
 
-def _store_secret(key: Key, text: str, now: int) -> None:
+def _store_secret(key: Key, digest: str, now: int, imported_at: int | None = None) -> None:
     Secret.create(
-        digest=secret.digest(text), key=key, prefix=secret.visible_prefix(text), created_at=now
+        digest=digest, key=key, prefix=key.prefix, created_at=now, imported_at=imported_at
     )
 
 
-def _refuse_grants(held: list[str], project_id: str, by: Actor) -> None:
+def refuse_grants(held: list[str], project_id: str, by: Actor) -> None:
     """Nobody hands out, or gets hold of, more of Latchkey's own permissions than they have."""
     beyond = by.not_grantable(held, project_id)
     if beyond:
         raise by.denied(*beyond)
 
 
-def _refuse_over_limit(project: Project, now: int) -> None:
+def refuse_over_limit(project: Project, now: int, new: int = 1) -> None:
+    """Raises Conflict where so many new live keys would be more than the project may have."""
     limit = projects.key_limit(project)
     live = Key.select().where(Key.project == project, _has_status(ACTIVE, now)).count()
-    if live >= limit:
+    if live + new > limit:
         raise Conflict(
             f"This project has {live} active keys, and {limit} are allowed. "
-            "Revoke or delete one that is not needed.",
+            "Revoke or delete what is not needed.",
             code="KEY_LIMIT_REACHED",
         )
 
@@ -178,11 +224,9 @@ def page(
     for descending.
     """
     journal.settle()
-    _refuse_other("status", status, STATUSES)
-    _refuse_other("environment", environment, ENVIRONMENTS)
-    order = SORTS.get(sort.removeprefix("-"))
-    if order is None:
-        raise Invalid({"sort": f"must be one of {', '.join(SORTS)}, with - before it to reverse"})
+    given = {"status": status, "environment": environment, "sort": sort}
+    KeyQuery.read({name: value for name, value in given.items() if value})
+    order = SORTS[sort.removeprefix("-")]
     query = _joined().where(_visible(project, by))
     if status:
         query = query.where(_has_status(status, clock.now()))
@@ -194,11 +238,6 @@ def page(
         query = query.where(_matches(q.strip()))
     descending = sort.startswith("-")
     return paging.fetch(query, [order, BY_ID], descending=descending, cursor=cursor, limit=limit)
-
-
-def _refuse_other(field: str, value: str | None, allowed: tuple[str, ...]) -> None:
-    if value and value not in allowed:
-        raise Invalid({field: f"must be one of {', '.join(allowed)}"})
 
 
 def _visible(project: str | None, by: Actor) -> Any:
@@ -265,9 +304,10 @@ def edit(key_id: str, fields: Mapping[str, Any], *, by: Actor) -> Key:
     change = KeyChange.read(fields)
     _refuse_fixed(key, change)
     if not _only_revokes(change):
-        _refuse_grants([*key.permissions, *change.permissions], key.project_id, by)
+        refuse_grants([*key.permissions, *change.permissions], key.project_id, by)
     now = clock.now()
-    before, status_before = _facts(key), key.status_at(now)
+    before: Mapping[str, Any] = _facts(key)
+    status_before = key.status_at(now)
     _apply(key, change, now)
     differences = {
         field: (before[field], value) for field, value in _facts(key).items()
@@ -280,7 +320,7 @@ def edit(key_id: str, fields: Mapping[str, Any], *, by: Actor) -> Key:
         _set_status(key, change.status, by, now)
     if status_before != ACTIVE and key.status_at(now) == ACTIVE:
         db.hold(Project, key.project_id)
-        _refuse_over_limit(key.project, now)
+        refuse_over_limit(key.project, now)
     if key.dirty_fields:
         key.save(only=key.dirty_fields)
     return key
@@ -370,7 +410,7 @@ def rotate(
     key = key_to_change(key_id, by=by)
     rotation = Rotation.read(fields)
     _refuse_other_name(key, confirm)
-    _refuse_grants(key.permissions, key.project_id, by)
+    refuse_grants(key.permissions, key.project_id, by)
     now = clock.now()
     grace_end = key_fields.grace_end(rotation, now)
     if grace_end is not None and key.expires_at is not None:
@@ -382,8 +422,8 @@ def rotate(
         .execute()
     )
     text = _mint(key.project, key.environment)
-    _store_secret(key, text, now)
     old_prefix, key.prefix = key.prefix, secret.visible_prefix(text)
+    _store_secret(key, secret.digest(text), now)
     key.rotated_at = key.updated_at = now
     key.save(only=[Key.prefix, Key.rotated_at, Key.updated_at])
     _record(
@@ -414,8 +454,7 @@ def _refuse_other_name(key: Key, confirm: str | None) -> None:
         raise Invalid({"confirm": f"type the key's name, {key.name}, exactly"})
 
 
-def _facts(key: Key) -> dict[str, Any]:
-    """What a change may alter, as events and answers name it."""
+def _facts(key: Key) -> KeyFacts:
     per_minute, per_hour = limits.figures(key)
     return {
         "name": key.name,
@@ -435,7 +474,7 @@ def _facts(key: Key) -> dict[str, Any]:
     }
 
 
-def as_dict(key: Key) -> dict[str, Any]:
+def as_dict(key: Key) -> KeyObject:
     """The key object of the API: every fact, never a secret."""
     return {
         "id": key.id,

@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 
 from pydantic_core import from_json
 
-from console import db, limits
-from console.models import CURRENT, PREVIOUS, Key
+from console import db, limits, secret
+from console.models import CURRENT, PREVIOUS, Key, Secret
 
 REMEMBERED_MAX = 20_000
 TRUSTED_SECONDS = 0.1
@@ -94,6 +94,22 @@ def find(digest: str) -> Known | None:
                 memory.keys.clear()
             memory.keys[digest] = known
     return known
+
+
+def may_be_imported(text: str) -> bool:
+    """Whether a text that is no secret of ours may be one that was imported."""
+    return db.has_flag() and len(text) <= secret.LENGTH_MAX and text.isascii()
+
+
+def expect_imported() -> None:
+    """From now on a secret may have any shape."""
+    db.raise_flag()
+
+
+def look_for_imported() -> None:
+    """What `expect_imported` said is known again, for a database that came without it."""
+    if Secret.select().where(Secret.imported_at.is_null(False)).exists():
+        expect_imported()
 
 
 def _as_of_now() -> _Memory:

@@ -9,6 +9,7 @@ from peewee import (
     AutoField,
     BigAutoField,
     BigIntegerField,
+    BlobField,
     BooleanField,
     CompositeKey,
     ForeignKeyField,
@@ -25,6 +26,7 @@ STATUSES = (ACTIVE, REVOKED, EXPIRED)
 LIVE, TEST = "live", "test"
 ENVIRONMENTS = (LIVE, TEST)
 CURRENT, PREVIOUS = "current", "previous"
+PENDING, DELIVERED, FAILED = "pending", "delivered", "failed"
 
 # Sorts after every real instant, so that "never expires" comes last.
 NEVER = 2**53
@@ -91,12 +93,13 @@ class Session(Base):
 
 
 class Link(Base):
-    """A one-time link: today the first owner's set-up. Only its digest is stored."""
+    """A one-time link: the first owner's set-up, or an invitation. Only its digest is stored."""
 
     digest = TextField(primary_key=True)
     kind = TextField()
     created_at = BigIntegerField()
     expires_at = BigIntegerField()
+    person_id = TextField(null=True, index=True)  # who is invited
 
 
 class Key(Base):
@@ -157,12 +160,18 @@ class Secret(Base):
     superseded_at = BigIntegerField(null=True)
     works_until = BigIntegerField(null=True)  # of a superseded one: grace's end
     last_used_at = BigIntegerField(null=True)
+    imported_at = BigIntegerField(null=True)  # of one made elsewhere, in whatever shape
 
 
 # A key has exactly one current secret, whatever happens at the same time.
 Secret.add_index(
     Secret.index(
         Secret.key, unique=True, where=Secret.superseded_at.is_null(), name="secret_current"
+    )
+)
+Secret.add_index(
+    Secret.index(
+        Secret.imported_at, where=Secret.imported_at.is_null(False), name="secret_imported_at"
     )
 )
 
@@ -184,6 +193,7 @@ class Entry(Base):
     user_agent = TextField()
     request_id = TextField()
     permissions = JSONField(default=list)
+    latency_ms = BigIntegerField(null=True)  # as the service reported it
 
 
 Entry.add_index(Entry.key_id, Entry.id)
@@ -245,6 +255,14 @@ class Attempt(Base):
         primary_key = CompositeKey("hour_at", "ip", "code")
 
 
+class KeptAnswer(Base):
+    """The answer to a call with an Idempotency-Key, sealed; see idempotency.py."""
+
+    id = TextField(primary_key=True)
+    content = BlobField()
+    expires_at = BigIntegerField(index=True)
+
+
 class Event(Base):
     """One thing that somebody did to a project, key, person or setting."""
 
@@ -265,7 +283,60 @@ class Event(Base):
 Event.add_index(Event.project_id, Event.id)
 Event.add_index(Event.target_id, Event.id)
 
+
+class Webhook(Base):
+    """An address that is told of a project's events."""
+
+    id = TextField(primary_key=True)
+    project = ForeignKeyField(Project, backref="webhooks", on_delete="CASCADE", index=False)
+    project_id: str
+    url = TextField()
+    description = TextField(default="")
+    events = JSONField(default=list)  # key.created, key.*, *
+    enabled = BooleanField(default=True)
+    disabled_reason = TextField(null=True)  # where it was not a person who did it
+    secret = BlobField()  # sealed; see webhooks.py
+    previous_secret = BlobField(null=True)
+    previous_works_until = BigIntegerField(null=True)
+    created_at = BigIntegerField()
+    updated_at = BigIntegerField()
+    leased_until = BigIntegerField(default=0)  # some process delivers to it, at most that long
+
+
+Webhook.add_index(Webhook.project, Webhook.created_at, Webhook.id)
+
+
+class Delivery(Base):
+    """One message to one webhook: due, or done."""
+
+    id = TextField(primary_key=True)
+    webhook = ForeignKeyField(Webhook, backref="deliveries", on_delete="CASCADE", index=False)
+    webhook_id: str
+    message_id = TextField()
+    event = TextField()
+    payload = TextField()
+    status = TextField()  # pending | delivered | failed
+    attempts = IntegerField(default=0)
+    created_at = BigIntegerField()
+    last_attempt_at = BigIntegerField(null=True)
+    next_attempt_at = BigIntegerField(null=True)  # null: it is done
+    response_status = IntegerField(null=True)
+    error = TextField(null=True)
+    duration_ms = BigIntegerField(null=True)
+
+
+Delivery.add_index(Delivery.created_at)  # for retention
+Delivery.add_index(Delivery.webhook, Delivery.created_at, Delivery.id)
+Delivery.add_index(
+    Delivery.index(
+        Delivery.webhook,
+        Delivery.next_attempt_at,
+        where=Delivery.next_attempt_at.is_null(False),
+        name="delivery_due",
+    )
+)
+
 TABLES = (
     Project, Person, Membership, Session, Link, Key, Secret, Entry, Usage, LimitCount, Attempt,
-    Event, Drained, Change,
+    Event, KeptAnswer, Drained, Change, Webhook, Delivery,
 )  # fmt: skip

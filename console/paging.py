@@ -2,20 +2,40 @@
 
 import base64
 import json
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Annotated, Any, Generic, TypeVar
 
 from peewee import Tuple
+from pydantic import BeforeValidator, Field
 
 from console.errors import Invalid
+from console.fields import Fields, Whole
 
 T = TypeVar("T")
 
 LIMIT_DEFAULT = 50
 LIMIT_MAX = 200
+WALK_ROWS = 1_000
 FORWARD, BACK = "f", "b"
+WHOLE = re.compile(r"([0-9]{1,9})(?:\.0+)?")
 INTEGER_MAX = 2**63 - 1
+
+
+def _whole(text: Any) -> Any:
+    """The number that a query's text says, 0 where it is none."""
+    found = WHOLE.fullmatch(text) if isinstance(text, str) else None
+    return int(found[1]) if found else 0
+
+
+class PageQuery(Fields):
+    """Which part of a list is asked for."""
+
+    limit: Annotated[int, BeforeValidator(_whole), Whole(1, LIMIT_MAX)] = Field(
+        LIMIT_DEFAULT, description="How many at most"
+    )
+    cursor: str | None = Field(None, description="The `next_cursor` of the page before")
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +91,29 @@ def by_id(query: Any, column: Any, cursor: str | None, limit: int) -> Page[Any]:
     """One page, newest id first."""
     newest = Order(column, int, lambda row: row.id)
     return fetch(query, [newest], descending=True, cursor=cursor, limit=limit)
+
+
+def walk(query: Any, column: Any, cursor: str | None, most: int | None) -> Iterator[Any]:
+    """Every row from the cursor on, newest id first, and at most so many.
+
+    Read in parts, so that neither memory nor a long look at the database is taken; what is added
+    meanwhile is newer, and not among them. Raises Invalid (cursor) at once.
+    """
+    newest = Order(column, int, lambda row: row.id)
+    position = _decode(cursor, [newest])[1] if cursor else None
+    return _walk(query, column, position, most)
+
+
+def _walk(query: Any, column: Any, position: list[Any] | None, most: int | None) -> Iterator[Any]:
+    while most is None or most > 0:
+        part = query if position is None else query.where(_beyond([column], position, True))
+        size = WALK_ROWS if most is None else min(most, WALK_ROWS)
+        rows = list(part.order_by(column.desc()).limit(size))
+        yield from rows
+        if len(rows) < size:
+            return
+        position = [rows[-1].id]
+        most = None if most is None else most - size
 
 
 def _beyond(columns: Sequence[Any], position: Sequence[Any], downwards: bool) -> Any:

@@ -14,6 +14,7 @@ BODY_LENGTH = 30
 CHECKSUM_LENGTH = 6
 HEX_LENGTH = 32
 VISIBLE_LENGTH = 12
+LENGTH_MAX = 512  # of one that was made elsewhere; ours are far shorter
 
 # All numbers of two digits, in their order: a checksum is three of them.
 PAIRS = [first + second for first in ALPHABET for second in ALPHABET]

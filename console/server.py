@@ -12,15 +12,18 @@ that works with the interpreter lock too.
 
 import asyncio
 import ctypes
+import errno
 import gc
 import io
 import itertools
 import logging
 import os
 import queue
+import select
 import signal
 import socket
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -32,6 +35,7 @@ from typing import Any, NoReturn, Self
 
 from granian._granian import CallbackScheduler, RSGIProtocolClosed, RSGIProtocolError
 from granian.constants import HTTPModes, Interfaces, Loops, TaskImpl
+from granian.http import HTTP1Settings
 from granian.server import mt
 from granian.server.common import AbstractServer
 
@@ -41,6 +45,8 @@ from console.wire import BEFORE_ANSWER
 log = logging.getLogger(__name__)
 
 THREADS = 16
+# Answers of unknown length under way at once; whoever asks for one more is told to come back.
+LONG_ANSWERS = 64
 # Long Python work in one thread gives way to waiting checks sooner than the default 5 ms.
 SWITCH_INTERVAL_SECONDS = 0.0005
 LISTENING_POLL_SECONDS = 0.01
@@ -48,11 +54,24 @@ LISTENING_POLL_SECONDS = 0.01
 STOP_SECONDS = 20
 BODY_SECONDS = 20
 SWEEP_SECONDS = 0.5
+# A client that takes nothing of a long answer for as long has given up.
+TAKEN_SECONDS = 30
+PIPE_SECONDS = 5
+PIPE_POLL_SECONDS = 0.002
 STOP_BODY_SECONDS = 5
 # More is never handed on: by its length the application then sees that it is too much.
 BODY_MAX_BYTES = 1024 * 1024 + 1
+# Headers that take more are refused. The server reads on a while, or its answer could get lost: a
+# connection that is closed over unread bytes is reset.
+HEADERS_MAX_BYTES = 64 * 1024
+HEADERS_READ_BYTES = 2 * 1024 * 1024
 WHOLE_MAX_DIGITS = 6  # an answer's length; longer ones are sent piece by piece
 UNREADABLE = "?"
+NEVER_MISSED = (
+    ("x-forwarded-for", "HTTP_X_FORWARDED_FOR"),
+    ("idempotency-key", "HTTP_IDEMPOTENCY_KEY"),
+)
+HEADERS_BYTES = "latchkey.headers_bytes"
 
 Environ = dict[str, Any]
 WSGI = Callable[[Environ, Any], Iterable[bytes]]
@@ -140,6 +159,8 @@ class _Requests(CallbackScheduler):
         self.app = app
         self.is_quick = is_quick
         self.pool = ThreadPoolExecutor(THREADS, thread_name_prefix="pages")
+        self.long = ThreadPoolExecutor(LONG_ANSWERS, thread_name_prefix="long")
+        self.free = threading.BoundedSemaphore(LONG_ANSWERS)
         self.reading: dict[asyncio.Task[None], float] = {}  # until when
         self.loop.call_soon(self._end_slow_bodies)
         self.is_kept = False
@@ -152,6 +173,9 @@ class _Requests(CallbackScheduler):
             self.is_kept = True
             _keep_this_thread()
         environ = _environ(request.scope)
+        if environ.pop(HEADERS_BYTES) > HEADERS_MAX_BYTES:
+            _refuse(request, HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
+            return
         if "HTTP_TRANSFER_ENCODING" in environ or environ.get("CONTENT_LENGTH", "0") != "0":
             self.loop.call_soon_threadsafe(self._read_first, request, environ)
         else:
@@ -235,32 +259,33 @@ class _Requests(CallbackScheduler):
                     answer()
 
     def _send(self, request: Any, started: list[Any], result: Any) -> None:
+        """Long answers are sent in threads of their own, for clients may take their time."""
+        if isinstance(result, list) or (started and _is_short(started[1])):
+            self._finish(request, _send_whole, started, result)
+        elif self.free.acquire(blocking=False):
+            sent = self.long.submit(self._finish, request, _stream, started, result)
+            sent.add_done_callback(lambda _: self.free.release())
+        else:
+            getattr(result, "close", _nothing)()
+            _refuse(request, HTTPStatus.SERVICE_UNAVAILABLE)
+
+    def _finish(
+        self, request: Any, send: Callable[..., None], started: list[Any], result: Any
+    ) -> None:
         try:
-            if isinstance(result, list):
-                request.proto.response_bytes(*started, b"".join(result))
-            else:
-                self._send_pieces(request.proto, started, result)
+            send(request.proto, started, result)
             request.done()
         except RSGIProtocolClosed:
             request.done()  # the client has gone
         except BaseException:
             log.exception("an answer broke off")
             _refuse(request, HTTPStatus.INTERNAL_SERVER_ERROR)
-
-    def _send_pieces(self, proto: Any, started: list[Any], result: Iterable[bytes]) -> None:
-        try:
-            pieces = iter(result)
-            first = next(pieces, b"")  # by now every application has called start_response
-            pieces = itertools.chain([first], pieces)
-            if _is_short(started[1]):
-                proto.response_bytes(*started, b"".join(pieces))
-                return
-            # Each when the client has taken the one before.
-            out = proto.response_stream(*started)
-            for piece in pieces:
-                asyncio.run_coroutine_threadsafe(_send(out, piece), self.loop).result()
         finally:
             getattr(result, "close", _nothing)()
+
+
+def _send_whole(proto: Any, started: list[Any], result: Iterable[bytes]) -> None:
+    proto.response_bytes(*started, b"".join(result))
 
 
 async def _body(proto: Any, announced: str) -> bytes:
@@ -295,12 +320,56 @@ def _keep_this_thread() -> None:
     ctypes.pythonapi.PyGILState_Ensure()
 
 
-async def _send(out: Any, piece: bytes) -> None:
-    await out.send_bytes(piece)
+def _stream(proto: Any, started: list[Any], result: Iterable[bytes]) -> None:
+    """Sends each piece when the client has taken those before it.
+
+    Granian's own stream takes on whatever it is given, all of it into memory. A file it reads as
+    the client takes it; a pipe is a file that is not there yet. Raises RSGIProtocolClosed for a
+    client that is gone, or takes nothing for long.
+    """
+    pieces = iter(result)
+    first = next(pieces, b"")  # by now every application has called start_response
+    with tempfile.TemporaryDirectory(prefix="latchkey-") as directory:
+        path = os.path.join(directory, "answer")
+        os.mkfifo(path, 0o600)
+        proto.response_file(*started, path)
+        descriptor = _open_pipe(path)
+    try:
+        for piece in itertools.chain([first], pieces):
+            _write(descriptor, memoryview(piece))
+    except BrokenPipeError:
+        raise RSGIProtocolClosed from None
+    finally:
+        os.close(descriptor)
+
+
+def _open_pipe(path: str) -> int:
+    """The pipe to write to, once it is read from; for a client that has gone it never is."""
+    until = time.monotonic() + PIPE_SECONDS
+    while True:
+        try:
+            return os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        except OSError as error:
+            if error.errno != errno.ENXIO:
+                raise
+            if time.monotonic() > until:
+                raise RSGIProtocolClosed from None
+        time.sleep(PIPE_POLL_SECONDS)
+
+
+def _write(descriptor: int, data: memoryview) -> None:
+    writable = select.poll()
+    writable.register(descriptor, select.POLLOUT)
+    while data:
+        if not writable.poll(TAKEN_SECONDS * 1000):
+            raise BrokenPipeError
+        with suppress(BlockingIOError):
+            data = data[os.write(descriptor, data) :]
 
 
 def _refuse(request: Any, status: int) -> None:
-    request.proto.response_empty(status, [("Connection", "close")])
+    headers = [("Connection", "close"), ("Content-Type", "text/plain")]
+    request.proto.response_str(status, headers, f"{HTTPStatus(status).phrase}\n")
     request.done()
 
 
@@ -309,7 +378,8 @@ def _environ(scope: Any) -> Environ:
 
     Names with underscores are dropped, as nginx does: afterwards nobody could tell
     `X_Forwarded_For` from `X-Forwarded-For`. A header in other characters than ASCII's is not
-    handed on by granian; that one was there must not be missed where it says whose request it is.
+    handed on by granian; that one was there must not be missed where it says whose request it is,
+    or that it may have come before.
     """
     environ = ENVIRON | {
         "REQUEST_METHOD": scope.method,
@@ -320,13 +390,17 @@ def _environ(scope: Any) -> Environ:
     }
     environ["SERVER_NAME"], _, environ["SERVER_PORT"] = scope.server.rpartition(":")
     headers = scope.headers
+    size = 0
     for name, value in headers.items():
+        size += len(name) + len(value)
         variable = _variable(name)
         if variable:
             known = environ.get(variable)
             environ[variable] = value if known is None else f"{known},{value}"
-    if "HTTP_X_FORWARDED_FOR" not in environ and "x-forwarded-for" in headers:
-        environ["HTTP_X_FORWARDED_FOR"] = UNREADABLE
+    for name, variable in NEVER_MISSED:
+        if variable not in environ and name in headers:
+            environ[variable] = UNREADABLE
+    environ[HEADERS_BYTES] = size
     return environ
 
 
@@ -364,6 +438,7 @@ def serve(
         loop=Loops.uvloop,
         task_impl=TaskImpl.asyncio,
         http=HTTPModes.http1,
+        http1_settings=HTTP1Settings(max_buffer_size=HEADERS_READ_BYTES),
         websockets=False,
         log_enabled=False,
     )

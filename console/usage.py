@@ -6,13 +6,16 @@ many there are.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import peewee
+from pydantic import Field
+from typing_extensions import TypedDict
 
 from console import clock, db, journal, projects
 from console.actor import Actor
-from console.errors import Invalid
+from console.fields import Fields, Instant, OneOf
+from console.key_fields import KeyUsage
 from console.keys import key_to_analyse
 from console.models import Key, Usage
 from console.permissions import ANALYTICS_READ
@@ -20,9 +23,22 @@ from console.permissions import ANALYTICS_READ
 HOUR, DAY, MONTH = "hour", "day", "month"
 # period -> the unit of its buckets, and how many there are, the present one included
 PERIODS = {"24h": (HOUR, 24), "30d": (DAY, 30), "12mo": (MONTH, 12)}
+PERIOD_DEFAULT = "24h"
 # How long finer counts are kept; those of months stay.
 KEPT = {HOUR: 7 * clock.DAY, DAY: 400 * clock.DAY}
 PRUNE_BATCH = 1_000
+
+
+class UsageQuery(Fields):
+    """Over which time a key's counts are asked for."""
+
+    period: Annotated[str, OneOf(*PERIODS)] = PERIOD_DEFAULT
+
+
+class ProjectUsageQuery(UsageQuery):
+    """Over which time a project's counts are asked for."""
+
+    project: str | None = Field(None, description="The project's slug")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +68,7 @@ def of_project(slug: str | None, period: str, *, by: Actor) -> list[Bucket]:
 
 
 def _buckets(subjects: Any, period: str) -> list[Bucket]:
-    if period not in PERIODS:
-        raise Invalid({"period": f"must be one of {', '.join(PERIODS)}"})
+    UsageQuery.read({"period": period})
     journal.settle()
     unit, number = PERIODS[period]
     starts = _starts(unit, number)
@@ -76,7 +91,7 @@ def _starts(unit: str, number: int) -> Sequence[int]:
     return starts[::-1]
 
 
-def totals_of(key: Key) -> dict[str, int]:
+def totals_of(key: Key) -> KeyUsage:
     """`requests_today`, `requests_this_month` (UTC) and `requests_total`, allowed or not."""
     now = clock.now()
     present = {(unit, clock.start_of(unit, now)) for unit in (DAY, MONTH)}
@@ -103,9 +118,24 @@ def prune() -> None:
                 Usage.delete().where(row.in_(some.limit(PRUNE_BATCH))).execute()
 
 
-def as_dict(period: str, buckets: Sequence[Bucket]) -> dict[str, Any]:
-    """The answer of the API."""
-    data = [
+class BucketObject(TypedDict):
+    """One UTC hour, day or month."""
+
+    start: Instant
+    allowed: int
+    denied: int
+
+
+class UsageObject(TypedDict):
+    """A bucket for each hour, day or month, oldest first, the present one included."""
+
+    period: Annotated[str, OneOf(*PERIODS)]
+    data: list[BucketObject]
+    next_cursor: None
+
+
+def as_dict(period: str, buckets: Sequence[Bucket]) -> UsageObject:
+    data: list[BucketObject] = [
         {"start": clock.iso(one.start_at), "allowed": one.allowed, "denied": one.denied}
         for one in buckets
     ]

@@ -7,20 +7,25 @@ import logging
 import math
 import random
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from http import HTTPStatus
-from typing import Any
+from typing import Annotated, Any, NotRequired
 from urllib.parse import quote
 
 import peewee
 import pydantic_core
+from pydantic import Field
+from typing_extensions import TypedDict
 
 from console import addresses, clock
 from console.addresses import Network
-from console.check import UNAVAILABLE_RETRY_SECONDS, Verdict
-from console.errors import Invalid, Refused, TooLarge, Unavailable, UnsupportedType
+from console.check import CODES, UNAVAILABLE_RETRY_SECONDS, Verdict
+from console.errors import Conflict, Invalid, Refused, TooLarge, Unavailable, UnsupportedType
+from console.fields import Instant, OneOf, text_schema
 from console.limits import MONTH, WINDOW_SECONDS, Allowance
+from console.models import ENVIRONMENTS
 
 log = logging.getLogger(__name__)
 
@@ -49,19 +54,26 @@ def client_address(environ: Environ, trusted: Sequence[Network]) -> str | None:
     )
 
 
+class TwoKeys(Invalid):
+    """Two different credentials in one request."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            {"X-API-Key": "differs from the key in Authorization: send one key"},
+            "Two different keys were sent.",
+        )
+
+
 def presented(environ: Environ) -> str | None:
     """The credential in Authorization: Bearer (RFC 6750) or X-API-Key; never the query string.
 
-    Raises Invalid when the two differ.
+    Raises TwoKeys when the two differ.
     """
     scheme, _, token = environ.get("HTTP_AUTHORIZATION", "").partition(" ")
     bearer = token.strip() if scheme.lower() == "bearer" else ""
     header = environ.get("HTTP_X_API_KEY", "").strip()
     if bearer and header and bearer != header:
-        raise Invalid(
-            {"X-API-Key": "differs from the key in Authorization: send one key"},
-            "Two different keys were sent.",
-        )
+        raise TwoKeys()
     return bearer or header or None
 
 
@@ -132,8 +144,8 @@ def parse_json(body: bytes) -> Any:
 def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     fields = dict(pairs)
     if len(fields) < len(pairs):
-        names = [name for name, _ in pairs]
-        repeated = next(name for name in names if names.count(name) > 1)
+        counts = Counter(name for name, _ in pairs)
+        repeated = next(name for name, count in counts.items() if count > 1)
         raise ValueError(f"{repeated[:60]!r} occurs twice")
     return fields
 
@@ -205,6 +217,9 @@ def as_refused(error: Exception, request_id: str) -> Refused:
     """What the caller is told of an error; of one that is not a refusal only the log tells more."""
     if isinstance(error, Refused):
         return error
+    if isinstance(error, peewee.IntegrityError):
+        log.warning("request %s met another", request_id, exc_info=error)
+        return Conflict("What this needs was changed or removed at the same moment; try again.")
     log.error("request %s failed", request_id, exc_info=error)
     if isinstance(error, peewee.DataError):
         return Refused("The request holds a character that cannot be stored.")
@@ -218,9 +233,29 @@ def as_refused(error: Exception, request_id: str) -> Refused:
     return broken
 
 
+class FieldProblem(TypedDict):
+    """One field at fault, and what to write instead."""
+
+    field: Annotated[str, text_schema("name")]
+    message: Annotated[str, text_schema("is required")]
+
+
+class Problem(TypedDict):
+    """Why a request was not carried out (RFC 9457)."""
+
+    type: Annotated[str, text_schema("about:blank")]
+    title: Annotated[str, text_schema("Bad Request")]
+    status: int
+    code: Annotated[str, text_schema("INVALID")]
+    detail: Annotated[str, text_schema("name: is required")]
+    request_id: Annotated[str, text_schema("req_019a9f5c3e7d4c1f2a3b4c5d6e7f")]
+    errors: NotRequired[list[FieldProblem]]
+    missing_permissions: NotRequired[list[str]]
+
+
 def problem(refused: Refused, request_id: str) -> tuple[int, Headers, bytes]:
     """Status, headers and problem+json body of a refusal; a key's limits are told as always."""
-    content: dict[str, Any] = {
+    content: Problem = {
         "type": "about:blank",
         "title": HTTPStatus(refused.status).phrase,
         "status": refused.status,
@@ -259,6 +294,8 @@ def _challenge(refused: Refused) -> str | None:
         if refused.code == "API_KEY_MISSING":
             return realm
         return f'{realm}, error="invalid_token", error_description="{refused.code}"'
+    if isinstance(refused, TwoKeys):
+        return f'{realm}, error="invalid_request"'
     if refused.missing_permissions:
         scope = " ".join(refused.missing_permissions)
         return f'{realm}, error="insufficient_scope", scope="{scope}"'
@@ -306,8 +343,51 @@ def _quoted(text: str, safe: str) -> str:
     return quote(text, safe=safe)
 
 
-def verdict_json(verdict: Verdict) -> dict[str, Any]:
-    """The answer of POST /verify."""
+class VerifiedKey(TypedDict):
+    """What a service is told of a key that was checked."""
+
+    id: str
+    name: str
+    prefix: str
+    project: str
+    environment: Annotated[str, OneOf(*ENVIRONMENTS)]
+    owner: str | None
+    permissions: list[str]
+    external_id: str | None
+    metadata: dict[str, Any]
+    expires_at: Instant | None
+
+
+class LimitLeft(TypedDict):
+    """What is left of the limit that matters most."""
+
+    limit: int
+    remaining: int
+    reset: Annotated[int, Field(description="Epoch seconds")]
+
+
+class StepObject(TypedDict):
+    """One rule, and whether the request passes it."""
+
+    check: str
+    passed: bool
+    detail: str
+
+
+class VerdictObject(TypedDict):
+    """Whether a key is good for a request, and if not, why."""
+
+    valid: bool
+    code: Annotated[str, OneOf(*CODES)]
+    status: Annotated[int, Field(description="The status to answer the client with")]
+    request_id: Annotated[str, Field(description="Of the client's request; an outcome names it")]
+    key: VerifiedKey | None
+    missing_permissions: list[str]
+    rate_limit: LimitLeft | None
+    checks: NotRequired[Annotated[list[StepObject], Field(description="With `dry_run` alone")]]
+
+
+def verdict_json(verdict: Verdict) -> VerdictObject:
     shown, key = verdict.allowance.shown, verdict.key
     return {
         "valid": verdict.is_valid,

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
+from werkzeug.test import TestResponse
 
 import config as settings
 from config import Config
@@ -35,6 +36,8 @@ from tests.server import RunningServer
 
 T = TypeVar("T")
 PASSWORD = "correct horse battery"
+V1 = "/api/v1"
+PROBLEM_FIELDS = {"type", "title", "status", "code", "detail", "request_id"}
 # Another database for the whole suite: TEST_DATABASE_URL=postgresql://… make test
 TEST_DATABASE_URL = os.environ.get("TEST_DATABASE_URL")
 
@@ -242,3 +245,43 @@ def server(tmp_path: Path) -> Iterator[RunningServer]:
     """Latchkey as a process of its own, on a free port; stopped and reaped afterwards."""
     with RunningServer(tmp_path / "data") as running:
         yield running
+
+
+# --- the API ----------------------------------------------------------------------------------
+
+Call = Callable[..., TestResponse]
+
+
+@pytest.fixture
+def manager(make_key: MakeKey, clock: Clock) -> tuple[Key, str]:
+    """A key that manages its project's keys, and its secret; the time stands still."""
+    permissions = ["keys:manage", "keys:verify", "audit:read"]
+    return make_key(name="Manager", permissions=permissions)
+
+
+@pytest.fixture
+def call(client: FlaskClient, manager: tuple[Key, str]) -> Call:
+    """`call("POST", "/api-keys", {…})` as the managing key, or as another `secret`."""
+
+    def make(
+        method: str, path: str, body: Any = None, *, secret: str | None = manager[1], **more: Any
+    ) -> TestResponse:
+        headers = {**(bearer(secret) if secret else {}), **more.pop("headers", {})}
+        if body is not None:
+            more["json"] = body
+        return client.open(V1 + path, method=method, headers=headers, **more)
+
+    return make
+
+
+def assert_problem(answer: TestResponse, status: int, code: str, *more: str) -> dict[str, Any]:
+    """An RFC 9457 answer with exactly the promised members; returns them."""
+    assert answer.status_code == status, answer.text
+    assert answer.content_type == "application/problem+json"
+    assert answer.headers["Cache-Control"] == "no-store"
+    problem: dict[str, Any] = answer.get_json()
+    assert problem.keys() == PROBLEM_FIELDS | set(more)
+    assert (problem["status"], problem["code"]) == (status, code)
+    assert problem["request_id"] == answer.headers["X-Request-Id"]
+    assert problem["title"] and problem["detail"]
+    return problem

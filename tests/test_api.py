@@ -3,13 +3,11 @@ and that what a browser carries opens nothing here."""
 
 import base64
 import json
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
-from werkzeug.test import TestResponse
 
 from console import audit, keys
 from console import clock as time
@@ -17,9 +15,8 @@ from console.actor import Actor
 from console.models import Event, Key, Person, Project
 from console.paging import LIMIT_MAX
 from console.wire import BODY_MAX_BYTES
-from tests.conftest import PASSWORD, Clock, MakeKey, bearer, sign_in
+from tests.conftest import PASSWORD, V1, Call, Clock, MakeKey, assert_problem, sign_in
 
-V1 = "/api/v1"
 KEY_FIELDS = {
     "id", "name", "description", "project", "environment", "prefix", "owner", "status",
     "permissions", "ip_allowlist", "plan", "rate_limit", "monthly_quota", "expires_at",
@@ -28,51 +25,13 @@ KEY_FIELDS = {
 }  # fmt: skip
 ENTRY_FIELDS = {
     "id", "at", "key_id", "method", "endpoint", "ip", "country", "status", "code", "user_agent",
-    "request_id", "secret", "permissions",
+    "request_id", "secret", "permissions", "latency_ms",
 }  # fmt: skip
-PROBLEM_FIELDS = {"type", "title", "status", "code", "detail", "request_id"}
 RATE_HEADERS = {
     "X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset", "RateLimit-Policy",
     "RateLimit",
 }  # fmt: skip
 NOBODY = "sk_live_000000000000000000000000000000000000"
-
-Call = Callable[..., TestResponse]
-
-
-@pytest.fixture
-def manager(make_key: MakeKey, clock: Clock) -> tuple[Key, str]:
-    """A key that manages its project's keys, and its secret; the time stands still."""
-    permissions = ["keys:manage", "keys:verify", "audit:read"]
-    return make_key(name="Manager", permissions=permissions)
-
-
-@pytest.fixture
-def call(client: FlaskClient, manager: tuple[Key, str]) -> Call:
-    """`call("POST", "/api-keys", {…})` as the managing key, or as another `secret`."""
-
-    def make(
-        method: str, path: str, body: Any = None, *, secret: str | None = manager[1], **more: Any
-    ) -> TestResponse:
-        headers = {**(bearer(secret) if secret else {}), **more.pop("headers", {})}
-        if body is not None:
-            more["json"] = body
-        return client.open(V1 + path, method=method, headers=headers, **more)
-
-    return make
-
-
-def assert_problem(answer: TestResponse, status: int, code: str, *more: str) -> dict[str, Any]:
-    """An RFC 9457 answer with exactly the promised members; returns them."""
-    assert answer.status_code == status, answer.text
-    assert answer.content_type == "application/problem+json"
-    assert answer.headers["Cache-Control"] == "no-store"
-    problem: dict[str, Any] = answer.get_json()
-    assert problem.keys() == PROBLEM_FIELDS | set(more)
-    assert (problem["status"], problem["code"]) == (status, code)
-    assert problem["request_id"] == answer.headers["X-Request-Id"]
-    assert problem["title"] and problem["detail"]
-    return problem
 
 
 def access_token(client: FlaskClient, person: Actor) -> str:
@@ -344,23 +303,6 @@ def test_rotate_answers_a_new_secret_and_kills_the_old_one(call: Call, clock: Cl
     assert_problem(call("GET", "/whoami", secret=created["key"]), 401, "API_KEY_SUPERSEDED")
 
 
-@pytest.mark.parametrize("path", ["/api-keys", "/api-keys/{id}/rotate"])
-def test_an_idempotency_key_is_refused_rather_than_ignored(
-    call: Call, make_key: MakeKey, path: str
-) -> None:
-    key, secret = make_key()
-    answer = call(
-        "POST",
-        path.format(id=key.id),
-        {"name": "twice"} if path == "/api-keys" else {},
-        headers={"Idempotency-Key": "0123456789abcdef"},
-    )
-    assert answer.status_code == 400
-    assert answer.json["errors"][0]["field"] == "Idempotency-Key"
-    assert not Key.select().where(Key.name == "twice").exists()
-    assert call("GET", "/whoami", secret=secret).status_code == 200
-
-
 def test_rotate_without_a_body_stops_the_old_secret_at_once(call: Call) -> None:
     created = call("POST", "/api-keys", {"name": "CI"}).json
     assert call("POST", f"/api-keys/{created['id']}/rotate").status_code == 200
@@ -414,6 +356,7 @@ def test_an_entry_says_what_the_request_was(call: Call, clock: Clock) -> None:
         "request_id": used.headers["X-Request-Id"],
         "secret": "current",
         "permissions": [],
+        "latency_ms": None,
     }
 
 
@@ -710,6 +653,8 @@ def test_two_different_keys_are_one_too_many(call: Call, make_key: MakeKey) -> N
     _, other = make_key(name="Other")
     answer = call("GET", "/whoami", headers={"X-API-Key": other})
     assert_problem(answer, 400, "INVALID", "errors")
+    challenge = answer.headers["WWW-Authenticate"]
+    assert challenge == 'Bearer realm="latchkey", error="invalid_request"'
 
 
 @pytest.mark.parametrize(
@@ -1144,3 +1089,14 @@ def test_an_error_of_ours_tells_no_detail(
     assert "house" not in answer.text
     (entry,) = (call("GET", f"/api-keys/{manager[0].id}/audit-log?status=5xx")).json["data"]
     assert entry["request_id"] == answer.headers["X-Request-Id"]
+
+
+def test_a_query_that_a_change_does_not_know_is_refused(call: Call) -> None:
+    answer = call("POST", "/api-keys?dry_run=true", {"name": "made"})
+    assert_problem(answer, 400, "INVALID", "errors")
+    assert Key.select().where(Key.name == "made").count() == 0
+
+
+@pytest.mark.parametrize("path", ["//api-keys", "/webhooks//deliveries", "/api-keys/"])
+def test_an_address_with_nothing_where_an_id_belongs_is_404(call: Call, path: str) -> None:
+    assert_problem(call("GET", path), 404, "NOT_FOUND")

@@ -9,7 +9,7 @@ from console import audit, check, country, db, journal, keys, secret
 from console import clock as time_of_day
 from console import usage as usage_counts
 from console.actor import Actor
-from console.errors import Invalid, Unknown
+from console.errors import Forbidden, Invalid, Unknown
 from console.models import Attempt, Entry, Event, Key, Project, Usage
 from tests.conftest import Clock, MakeKey, checked
 
@@ -395,3 +395,119 @@ def test_prune_goes_in_batches_that_let_checks_through(
 
 def test_prune_on_an_empty_log_does_nothing(project: Project) -> None:
     assert audit.prune(90) == (0, 0)
+
+
+# --- outcomes ---------------------------------------------------------------------------------
+
+
+def entry_of(request_id: str) -> Entry:
+    journal.settle()
+    return Entry.get(Entry.request_id == request_id)
+
+
+def test_an_outcome_takes_the_place_of_the_verdicts_status(
+    make_key: MakeKey, operator: Actor
+) -> None:
+    _, text = make_key()
+    checked(check.Request(secret=text, request_id="req_1"))
+    given = [{"request_id": "req_1", "status": 418, "latency_ms": 12}]
+    assert audit.record_outcomes(given, by=operator) == {"updated": 1, "unknown": []}
+    entry = entry_of("req_1")
+    assert (entry.status, entry.latency_ms, entry.code) == (418, 12, "VALID")
+
+
+def test_an_outcome_that_comes_before_its_entry_is_stored_finds_it(
+    make_key: MakeKey, operator: Actor
+) -> None:
+    _, text = make_key()
+    check.check(check.Request(secret=text, request_id="req_1"))
+    given = [{"request_id": "req_1", "status": 500}]
+    assert audit.record_outcomes(given, by=operator)["updated"] == 1
+    assert (entry_of("req_1").status, entry_of("req_1").latency_ms) == (500, None)
+
+
+def test_of_two_outcomes_the_later_holds(make_key: MakeKey, operator: Actor) -> None:
+    _, text = make_key()
+    checked(check.Request(secret=text, request_id="req_1"))
+    given = [{"request_id": "req_1", "status": status} for status in (500, 503)]
+    assert audit.record_outcomes(given, by=operator)["updated"] == 2
+    assert entry_of("req_1").status == 503
+
+
+def test_requests_that_are_not_known_or_not_theirs_are_told_alike(
+    make_key: MakeKey, operator: Actor, other_project: Project, stranger: Actor
+) -> None:
+    _, text = make_key()
+    checked(check.Request(secret=text, request_id="req_1"))
+    given = [{"request_id": name, "status": 500} for name in ("req_1", "req_none")]
+    report = audit.record_outcomes(given, by=stranger)
+    assert report == {"updated": 0, "unknown": ["req_1", "req_none"]}
+    assert entry_of("req_1").status == 200
+
+
+def test_an_outcome_changes_no_count_of_verdicts(make_key: MakeKey, operator: Actor) -> None:
+    key, text = make_key()
+    checked(check.Request(secret=text, request_id="req_1"))
+    audit.record_outcomes([{"request_id": "req_1", "status": 500}], by=operator)
+    present = usage_counts.of_key(key.id, "24h", by=operator)[-1]
+    assert (present.allowed, present.denied) == (1, 0)
+
+
+def test_who_may_not_verify_reports_nothing(make_key: MakeKey, viewer: Actor) -> None:
+    with pytest.raises(Forbidden):
+        audit.record_outcomes([], by=viewer)
+
+
+BAD_OUTCOMES: dict[str, tuple[Any, str]] = {
+    "no list": ({"request_id": "req_1", "status": 200}, "body"),
+    "no object": ([1], "0"),
+    "no status": ([{"request_id": "r"}], "0.status"),
+    "a status too small": ([{"request_id": "r", "status": 99}], "0.status"),
+    "a status too large": ([{"request_id": "r", "status": 600}], "0.status"),
+    "a status as text": ([{"request_id": "r", "status": "200"}], "0.status"),
+    "half a status": ([{"request_id": "r", "status": 200.5}], "0.status"),
+    "a time before": ([{"request_id": "r", "status": 200, "latency_ms": -1}], "0.latency_ms"),
+    "an unknown field": ([{"request_id": "r", "status": 200, "code": "x"}], "0.code"),
+    "the second": ([{"request_id": "r", "status": 200}, {"request_id": "r"}], "1.status"),
+    "too many": ([{"request_id": "r", "status": 200}] * 1_001, "body"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_OUTCOMES)
+def test_a_bad_outcome_is_named_and_none_is_recorded(
+    make_key: MakeKey, operator: Actor, name: str
+) -> None:
+    given, field = BAD_OUTCOMES[name]
+    _, text = make_key()
+    checked(check.Request(secret=text, request_id="r"))
+    with pytest.raises(Invalid) as refused:
+        audit.record_outcomes(given, by=operator)
+    assert list(refused.value.fields) == [field]
+    assert entry_of("r").status == 200
+
+
+def test_a_thousand_outcomes_are_taken_in_one_call(make_key: MakeKey, operator: Actor) -> None:
+    _, text = make_key()
+    for number in range(100):
+        check.check(check.Request(secret=text, request_id=f"req_{number}"))
+    given = [{"request_id": f"req_{number % 100}", "status": 201} for number in range(1_000)]
+    assert audit.record_outcomes(given, by=operator) == {"updated": 1_000, "unknown": []}
+
+
+def test_a_refused_requests_entry_keeps_its_status(make_key: MakeKey, operator: Actor) -> None:
+    _, text = make_key()
+    checked(check.Request(secret=text, request_id="req_1", permissions=("a:b",)))
+    given = [{"request_id": "req_1", "status": 200}]
+    assert audit.record_outcomes(given, by=operator)["unknown"] == ["req_1"]
+    assert entry_of("req_1").status == 403
+
+
+def test_a_member_reports_about_their_own_keys_alone(
+    make_key: MakeKey, operator: Actor, member: Actor
+) -> None:
+    _, own = make_key(by=member)
+    _, others = make_key()
+    checked(check.Request(secret=own, request_id="req_own"))
+    checked(check.Request(secret=others, request_id="req_others"))
+    given = [{"request_id": one, "status": 500} for one in ("req_own", "req_others")]
+    assert audit.record_outcomes(given, by=member) == {"updated": 1, "unknown": ["req_others"]}

@@ -26,6 +26,7 @@ SETTINGS = {
     "AUDIT_MODE": ("buffered", None),
     "SYNCHRONOUS": ("full", None),
     "RETENTION_DAYS": ("7", 7),
+    "WEBHOOK_NETWORKS": ("10.0.0.0/8", (ip_network("10.0.0.0/8"),)),
     "GEOIP_DATABASE": (__file__, Path(__file__)),
 }
 LATER = ("METRICS_TOKEN", "SMTP_URL", "MAIL_FROM")
@@ -53,6 +54,7 @@ def test_without_any_setting_the_defaults_hold(
         synchronous="normal",
         retention_days=90,
         geoip_database=None,
+        webhook_networks=Networks(()),
         not_yet_used=(),
     )
 
@@ -237,3 +239,7 @@ def test_settings_cannot_be_changed_afterwards() -> None:
     with pytest.raises(AttributeError):
         load().port = 80  # type: ignore[misc]
     assert replace(load(), port=80).port == 80
+
+
+def test_what_clients_are_told_to_set_stops_no_start() -> None:
+    load(URL="http://127.0.0.1:8000", KEY="lk_live_x")

@@ -1,5 +1,6 @@
 """The server: what it makes of requests on the wire, and who waits for whom."""
 
+import re
 import socket
 import subprocess
 import sys
@@ -31,7 +32,16 @@ def app(environ, start_response):
     if path == "/pieces":
         start_response("200 OK", [("Content-Type", "text/plain")])
         return (b"%d " % number for number in range(1000))
-    names = sorted(name for name in environ if name.startswith(("HTTP_X", "CONTENT")))
+    if path == "/much":
+        start_response("200 OK", [("Content-Type", "text/plain")])
+        return (bytes(1_000_000) for number in range(1_000))
+    if path == "/breaks":
+        start_response("200 OK", [("Content-Type", "text/plain")])
+        return (b"%d" % (1 / (3 - number)) for number in range(9))
+    if path == "/memory":
+        start_response("200 OK", [])
+        return [open("/proc/self/status", "rb").read()]
+    names = sorted(name for name in environ if name.startswith(("HTTP_X", "HTTP_I", "CONTENT")))
     seen = " ".join(f"{name}={environ[name]}" for name in names)
     text = f"{environ['REQUEST_METHOD']} {path} {environ['QUERY_STRING']} {len(body)} {seen}"
     start_response("200 OK", [("X-From", environ["REMOTE_ADDR"])])
@@ -66,7 +76,8 @@ def port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
             process.terminate()
             assert process.wait(timeout=10) == 0
     failures = log.read_text().split("Traceback (most recent call last):")[1:]
-    assert all("RuntimeError: as it was told" in failure for failure in failures)
+    told = ("RuntimeError: as it was told", "ZeroDivisionError")
+    assert all(any(one in failure for one in told) for failure in failures)
 
 
 def exchange(port: int, request: bytes, *more: bytes, pause: float = 0.05) -> bytes:
@@ -131,6 +142,15 @@ def test_a_header_that_cannot_be_read_is_not_taken_for_one_that_is_not_there(por
     assert said.endswith(" 0 HTTP_X_FORWARDED_FOR=?")
 
 
+def test_an_idempotency_key_that_cannot_be_read_is_not_taken_for_none(port: int) -> None:
+    """To miss it would do the same thing twice."""
+    answer = exchange(
+        port,
+        "GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\nIdempotency-Key: ü\r\n\r\n".encode(),
+    )
+    assert b"HTTP_IDEMPOTENCY_KEY=?" in answer
+
+
 def test_a_path_is_handed_on_as_wsgi_wants_it(port: int) -> None:
     assert (
         text_of(ask(port, "/page/%C3%A9%20a"))
@@ -149,6 +169,63 @@ def test_a_client_that_goes_in_the_middle_of_an_answer_harms_nobody(port: int) -
         with socket.create_connection(("127.0.0.1", port)) as connection:
             connection.sendall(b"GET /pieces HTTP/1.1\r\nHost: x\r\n\r\n")
             connection.recv(10)
+    assert text_of(ask(port, "/page"))
+
+
+def memory(port: int) -> int:
+    """What the process takes, in KiB."""
+    found = re.search(rb"VmRSS:\s+(\d+)", ask(port, "/memory"))
+    assert found
+    return int(found[1])
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_a_long_answer_takes_no_memory_while_its_client_takes_nothing(port: int) -> None:
+    before = memory(port)
+    with socket.create_connection(("127.0.0.1", port)) as idle:
+        idle.sendall(b"GET /much HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert idle.recv(10)
+        time.sleep(1)
+        assert memory(port) < before + 60_000
+
+
+def test_clients_that_take_nothing_hold_up_nobody(port: int) -> None:
+    """More of them than there are threads for their answers."""
+    idle = [socket.create_connection(("127.0.0.1", port)) for _ in range(20)]
+    for one in idle:
+        one.sendall(b"GET /much HTTP/1.1\r\nHost: x\r\n\r\n")
+    time.sleep(0.3)
+    assert text_of(ask(port, "/quick")) and text_of(ask(port, "/page"))
+    for one in idle:
+        one.close()
+    assert b"999 " in ask(port, "/pieces")
+
+
+def test_clients_that_go_at_once_are_no_failures(port: int) -> None:
+    """The fixture looks through the log in the end."""
+    for _ in range(40):
+        with socket.create_connection(("127.0.0.1", port)) as connection:
+            connection.sendall(b"GET /pieces HTTP/1.1\r\nHost: x\r\n\r\n")
+    assert b"999 " in ask(port, "/pieces")
+
+
+def test_of_too_many_long_answers_the_last_is_refused_and_room_comes_back(port: int) -> None:
+    idle = [socket.create_connection(("127.0.0.1", port)) for _ in range(70)]
+    for one in idle:
+        one.sendall(b"GET /much HTTP/1.1\r\nHost: x\r\n\r\n")
+    time.sleep(0.5)
+    assert ask(port, "/pieces").startswith(b"HTTP/1.1 503 ")
+    for one in idle:
+        one.close()
+    deadline = time.monotonic() + 10
+    while not ask(port, "/pieces").startswith(b"HTTP/1.1 200 "):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def test_an_answer_that_breaks_off_ends(port: int) -> None:
+    answer = ask(port, "/breaks")
+    assert answer.startswith(b"HTTP/1.1 200 ")
     assert text_of(ask(port, "/page"))
 
 

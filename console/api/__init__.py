@@ -1,33 +1,41 @@
 """The scripts' door: /api/v1, JSON, Bearer only. Never reads the browser's session."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from flask import Blueprint, Response, current_app, g, request
+from flask import Response, current_app, g, request
+from flask.blueprints import BlueprintSetupState
 from werkzeug.exceptions import HTTPException
 
-from console import audit, bearer, paging, wire
+from console import audit, bearer, exports, idempotency, wire
+from console.api import calls
+from console.api.calls import Id
+from console.api.calls import blueprint as blueprint
 from console.bearer import Caller
 from console.errors import BY_STATUS, Invalid, Refused
+from console.fields import Fields
 from console.journal import JournalFull
 from console.paging import Page
 
-blueprint = Blueprint("api", __name__, url_prefix="/api/v1")
 
-# Calls that carry their own credential in the body.
-OPEN_ENDPOINTS = ("api.create_access_token",)
-# Calls that spend nothing of the key's limits.
-FREE_ENDPOINTS = ("api.rate_limit", "api.revoke_self")
-PAGE_FIELDS = ("limit", "cursor")
+@blueprint.record
+def _register_converter(state: BlueprintSetupState) -> None:
+    state.app.url_map.converters["id"] = Id
 
 
 @blueprint.before_request
 def _authenticate() -> None:
-    if request.endpoint not in OPEN_ENDPOINTS:
-        cost = 0 if request.endpoint in FREE_ENDPOINTS else 1
-        g.caller = bearer.caller(
-            request.environ, current_app.config["LATCHKEY"], g.request_id, cost=cost
-        )
+    """Who calls, and what the query says, before any of it is looked at."""
+    call = calls.present(request.endpoint)
+    if call is None:
+        return
+    if call.needs != calls.ANYBODY:
+        config = current_app.config["LATCHKEY"]
+        g.caller = bearer.caller(request.environ, config, g.request_id, cost=call.costs)
+    if call.query is not None:
+        g.query = _read_query(call.query)
+    elif call.method != "GET":
+        _read_query(Fields)  # what would do something else must not go unheard
 
 
 @blueprint.after_request
@@ -49,37 +57,83 @@ def _record_outcome(request_id: str, status: int) -> None:
         current_app.logger.exception("request %s keeps the status of its check", request_id)
 
 
+def _read_query(model: type[Fields]) -> Fields:
+    """What the query says; what is empty says nothing. Raises Invalid, naming the field."""
+    for name, values in request.args.lists():
+        if len(values) > 1:
+            raise Invalid({name: "occurs twice"})
+        if "\0" in values[0]:
+            raise Invalid({name: "must not contain U+0000: no database stores it"})
+    return model.read({name: value for name, value in request.args.items() if value})
+
+
 def caller() -> Caller:
     """Who makes this call."""
     known: Caller = g.caller
     return known
 
 
+def query() -> Any:
+    """What the call's query says, by its model."""
+    return g.query
+
+
 def body() -> Any:
     return wire.read_json_body(request.environ)
 
 
-def query(*allowed: str) -> dict[str, str]:
-    """The query's fields that carry something; one that is not known is refused by name."""
-    for name, value in request.args.items():
-        if name not in allowed:
-            raise Invalid({name: f"is not a field here; the fields are {', '.join(allowed)}"})
-        if "\0" in value:
-            raise Invalid({name: "must not contain U+0000: no database stores it"})
-    return {name: value for name, value in request.args.items() if value}
+def object_body() -> dict[str, Any]:
+    """The body, which must be a JSON object. Raises Invalid."""
+    given = body()
+    if not isinstance(given, dict):
+        raise Invalid({"body": "must be a JSON object"})
+    return given
 
 
-def page_of(given: dict[str, str]) -> tuple[str | None, int]:
-    """Takes `cursor` and `limit` out of what `query` gave. Raises Invalid."""
-    limit = given.pop("limit", str(paging.LIMIT_DEFAULT))
-    if not limit.isascii() or not limit.isdigit() or len(limit) > 4:
-        raise Invalid({"limit": f"must be a whole number from 1 to {paging.LIMIT_MAX}"})
-    return given.pop("cursor", None), int(limit)
+def once(
+    operation: str, given: Any, work: Callable[[], tuple[str, Mapping[str, Any]]]
+) -> tuple[Mapping[str, Any], dict[str, str]]:
+    """The answer of `work`, or the one before under this Idempotency-Key, and headers that say so.
+
+    Raises Invalid, Mismatch, Forbidden, and what `work` raises.
+    """
+    content, is_again = idempotency.once(
+        request.headers.get(idempotency.HEADER),
+        signing_key=current_app.config["LATCHKEY"].secret_key,
+        request=[operation, given],
+        by=caller().actor,
+        work=work,
+    )
+    return content, {"Idempotent-Replayed": "true"} if is_again else {}
 
 
-def listed(page: Page[Any], as_dict: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
+def listed(page: Page[Any], as_dict: Callable[[Any], Mapping[str, Any]]) -> dict[str, Any]:
     """A page as lists are answered."""
     return {"data": [as_dict(row) for row in page.rows], "next_cursor": page.next_cursor}
+
+
+def paged_or_whole(
+    page: Callable[..., Page[Any]],
+    whole: Callable[..., Iterable[Any]],
+    filters: type[Fields],
+    as_dict: Callable[[Any], Mapping[str, Any]],
+    columns: Iterable[str],
+    name: str,
+) -> Response:
+    """A log as the query's `format` wants it: a page in JSON, or all of it as a file."""
+    given, by = query(), caller().actor
+    asked = {"filters": given.only(filters), "cursor": given.cursor}
+    if given.format == exports.JSON:
+        return answer(listed(page(by=by, limit=given.limit, **asked), as_dict))
+    rows = whole(by=by, most=given.limit if given.sent("limit") else None, **asked)
+    if given.format == exports.CSV:
+        pieces = exports.as_csv(map(as_dict, rows), tuple(columns))
+        kind = "text/csv; charset=utf-8; header=present"
+    else:
+        pieces, kind = exports.as_jsonl(map(as_dict, rows)), "application/jsonl"
+    disposition = f'attachment; filename="{name}.{given.format}"'
+    headers = {"Cache-Control": "no-store", "Content-Disposition": disposition}
+    return Response(pieces, content_type=kind, headers=headers)
 
 
 def nothing() -> Response:
@@ -112,4 +166,14 @@ def from_http_exception(error: HTTPException) -> Refused:
     return refused
 
 
-from console.api import access, audit_log, keys, usage  # noqa: E402, F401  (the routes register themselves)
+from console.api import (  # noqa: E402, F401  (they register their calls)
+    access,
+    activity,
+    audit_log,
+    document,
+    keys,
+    people,
+    projects,
+    usage,
+    webhooks,
+)

@@ -1,27 +1,67 @@
 """Access tokens, and what the holder of a key may ask of it."""
 
-from typing import Any
+from typing import Annotated, Any
 
 from flask import Response, current_app, request
+from pydantic import Field
+from typing_extensions import TypedDict
 
 from console import clock, keys, limits, people, wire
-from console.api import answer, blueprint, body, caller, nothing
+from console.api import answer, body, caller, nothing
+from console.api.calls import ANYBODY, HOLDER, call
 from console.errors import Forbidden
-from console.fields import Fields
+from console.fields import Fields, Instant, OneOf
+from console.key_fields import KeyObject
 from console.known import Known
 
 
 class Credentials(Fields):
-    """`POST /api/v1/auth/token`."""
+    """Who asks for an access token."""
 
     email: str
     password: str
     otp: str | None = None
 
 
-@blueprint.post("/auth/token")
+class AccessToken(TypedDict):
+    """A bearer that acts as its person (RFC 6750)."""
+
+    access_token: str
+    token_type: str
+    expires_in: Annotated[int, Field(description="Seconds")]
+
+
+class WindowState(TypedDict):
+    """One rate limit as it stands; `reset` is in epoch seconds."""
+
+    name: Annotated[str, OneOf(*limits.WINDOW_SECONDS)]
+    limit: int
+    remaining: int
+    reset: int
+
+
+class RateLimitState(TypedDict):
+    """The limit of the hour, or of the minute where there is none of the hour; null: unlimited."""
+
+    limit: int | None
+    remaining: int | None
+    reset: Annotated[int | None, Field(description="Epoch seconds")]
+    reset_at: Instant | None
+    windows: list[WindowState]
+
+
+@call(
+    "POST",
+    "/auth/token",
+    needs=ANYBODY,
+    takes=Credentials,
+    gives=AccessToken,
+    refuses={401: "`CREDENTIALS_INVALID`: email or password is wrong"},
+    subject="Access",
+    example={"email": "ada@example.com", "password": "correct horse battery"},
+)
 def create_access_token() -> Response:
-    """Email and password for a token of fifteen minutes."""
+    """Gives an access token of fifteen minutes for an email address and a password."""
     given = Credentials.read(body())
     config = current_app.config["LATCHKEY"]
     token, seconds = people.access_token(
@@ -34,15 +74,15 @@ def create_access_token() -> Response:
     return answer({"access_token": token, "token_type": "Bearer", "expires_in": seconds})
 
 
-@blueprint.get("/whoami")
+@call("GET", "/whoami", needs=HOLDER, gives=KeyObject, subject="Your own key")
 def whoami() -> Response:
-    """The key object of the presented key."""
+    """The key that you present."""
     return answer(keys.as_dict(keys.held(_own_key().id)))
 
 
-@blueprint.get("/rate-limit")
+@call("GET", "/rate-limit", needs=HOLDER, gives=RateLimitState, costs=0, subject="Your own key")
 def rate_limit() -> Response:
-    """The presented key's limits as they stand; asking is not counted against them."""
+    """Your key's limits as they stand; asking is not counted against them."""
     verdict = caller().verdict
     _own_key()
     assert verdict is not None
@@ -55,9 +95,9 @@ def rate_limit() -> Response:
     })  # fmt: skip
 
 
-@blueprint.post("/revoke-self")
+@call("POST", "/revoke-self", needs=HOLDER, status=204, costs=0, subject="Your own key")
 def revoke_self() -> Response:
-    """The holder stops their own key."""
+    """Stops the presented key: for its holder, should it have leaked."""
     keys.revoke_self(_own_key().id, by=caller().actor)
     return nothing()
 

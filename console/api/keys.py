@@ -1,81 +1,143 @@
 """Keys in JSON: the same operations as the console's, by the same functions."""
 
-from typing import Any
+from flask import Response, url_for
 
-from flask import Response, request, url_for
-
-from console import clock, keys, usage
-from console.api import (
-    PAGE_FIELDS,
-    answer,
-    blueprint,
-    body,
-    caller,
-    listed,
-    nothing,
-    page_of,
-    query,
+from console import clock, key_import, keys, usage
+from console.api import answer, caller, listed, nothing, object_body, once, query
+from console.api.calls import ListOf, call
+from console.key_fields import (
+    KeyChange,
+    KeyObject,
+    KeyWithSecret,
+    KeyWithUsage,
+    NewKey,
+    RotatedKey,
+    Rotation,
 )
-from console.errors import Invalid
+from console.key_import import Import, ImportReport
 from console.models import Key
+from console.permissions import KEYS_READ, KEYS_WRITE
 
-KEY_FILTERS = ("project", "status", "environment", "owner", "q", "sort")
+LIMIT_REACHED = "`KEY_LIMIT_REACHED`: the project has as many live keys as it may"
 
 
-@blueprint.get("/api-keys")
+@call("GET", "/api-keys", needs=KEYS_READ, query=keys.KeyQuery, gives=ListOf(KeyObject))
 def list_keys() -> Response:
-    given = query(*KEY_FILTERS, *PAGE_FIELDS)
-    cursor, limit = page_of(given)
-    page = keys.page(by=caller().actor, cursor=cursor, limit=limit, **given)
+    """The keys that you see, newest first."""
+    given = query()
+    page = keys.page(by=caller().actor, **given.model_dump(exclude_unset=True))
     return answer(listed(page, keys.as_dict))
 
 
-@blueprint.post("/api-keys")
+@call(
+    "POST",
+    "/api-keys",
+    needs=KEYS_WRITE,
+    takes=NewKey,
+    gives=KeyWithSecret,
+    status=201,
+    idempotent=True,
+    refuses={409: LIMIT_REACHED},
+    example={"name": "CI pipeline", "permissions": ["tasks:read"], "expires_in": "90d"},
+)
 def create_key() -> Response:
-    _refuse_idempotency_key()
-    key, secret = keys.create(_object(), by=caller().actor)
-    location = url_for("api.read_key", key_id=key.id)
-    return answer({**keys.as_dict(key), "key": secret}, 201, Location=location)
+    """Makes a key. Its secret, `key`, is in this one answer."""
+    given, by = object_body(), caller().actor
+
+    def create() -> tuple[str, KeyWithSecret]:
+        key, secret = keys.create(given, by=by)
+        return key.project_id, {**keys.as_dict(key), "key": secret}
+
+    content, again = once("create_key", given, create)
+    location = url_for("api.read_key", key_id=content["id"])
+    return answer(content, 201, Location=location, **again)
 
 
-@blueprint.get("/api-keys/<key_id>")
+@call("GET", "/api-keys/<key_id>", needs=KEYS_READ, gives=KeyWithUsage)
 def read_key(key_id: str) -> Response:
+    """One key, and how much it is used."""
     return answer(_with_usage(keys.key_to_read(key_id, by=caller().actor)))
 
 
-@blueprint.patch("/api-keys/<key_id>")
+@call(
+    "PATCH",
+    "/api-keys/<key_id>",
+    needs=KEYS_WRITE,
+    takes=KeyChange,
+    gives=KeyWithUsage,
+    refuses={409: LIMIT_REACHED},
+    example={"ip_allowlist": ["203.0.113.0/24"], "expires_at": None},
+)
 def edit_key(key_id: str) -> Response:
-    return answer(_with_usage(keys.edit(key_id, _object(), by=caller().actor)))
+    """Changes what is sent, nothing else. `status` revokes a key, or enables it again."""
+    return answer(_with_usage(keys.edit(key_id, object_body(), by=caller().actor)))
 
 
-@blueprint.post("/api-keys/<key_id>/rotate")
+@call(
+    "POST",
+    "/api-keys/<key_id>/rotate",
+    needs=KEYS_WRITE,
+    takes=Rotation,
+    gives=RotatedKey,
+    idempotent=True,
+    example={"grace_period": "24h"},
+)
 def rotate_key(key_id: str) -> Response:
-    _refuse_idempotency_key()
-    key, secret, ends_at = keys.rotate(key_id, _object(), by=caller().actor)
-    return answer(
-        {**keys.as_dict(key), "key": secret, "previous_secret_expires_at": clock.iso(ends_at)}
-    )
+    """Makes a new secret for the same key; the old one stops at once, or after the grace period."""
+    given, by = object_body(), caller().actor
+
+    def rotate() -> tuple[str, RotatedKey]:
+        key, secret, ends_at = keys.rotate(key_id, given, by=by)
+        ends = clock.iso(ends_at)
+        return key.project_id, {
+            **keys.as_dict(key), "key": secret, "previous_secret_expires_at": ends,
+        }  # fmt: skip
+
+    content, again = once(f"rotate_key {key_id}", given, rotate)
+    return answer(content, 200, **again)
 
 
-@blueprint.delete("/api-keys/<key_id>")
+@call("DELETE", "/api-keys/<key_id>", needs=KEYS_WRITE, status=204)
 def delete_key(key_id: str) -> Response:
+    """Removes the key for good."""
     keys.delete(key_id, by=caller().actor)
     return nothing()
 
 
-def _refuse_idempotency_key() -> None:
-    """To ignore it would make a second key of a call that is tried again."""
-    if "Idempotency-Key" in request.headers:
-        raise Invalid({"Idempotency-Key": "cannot be kept by this version yet; leave it out"})
+@call(
+    "POST",
+    "/api-keys/import",
+    needs=KEYS_WRITE,
+    takes=Import,
+    gives=ImportReport,
+    status=201,
+    idempotent=True,
+    refuses={409: f"{LIMIT_REACHED}, or `CONFLICT`: a secret is known here already"},
+    example={
+        "keys": [
+            {
+                "name": "Old CI",
+                "sha256": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
+                "prefix": "sk_live_0Vb5",
+                "permissions": ["tasks:read"],
+            }
+        ]
+    },
+)
+def import_keys() -> Response:
+    """Takes over keys whose secrets are in their clients' hands already, by their SHA-256.
+
+    At most 1,000 a call, all of them or none; `errors` names each row at fault (`keys.3.sha256`).
+    The secrets may have any shape and go on working as they are."""
+    given, by = object_body(), caller().actor
+
+    def take_over() -> tuple[str, ImportReport]:
+        imported = key_import.import_keys(given, by=by)
+        return imported[0].project_id, key_import.as_dict(imported)
+
+    content, again = once("import_keys", given, take_over)
+    return answer(content, 201, **again)
 
 
-def _with_usage(key: Key) -> dict[str, Any]:
+def _with_usage(key: Key) -> KeyWithUsage:
     return {**keys.as_dict(key), "usage": usage.totals_of(key)}
-
-
-def _object() -> dict[str, Any]:
-    """The body, which must be a JSON object."""
-    given = body()
-    if not isinstance(given, dict):
-        raise Invalid({"body": "must be a JSON object"})
-    return given

@@ -59,7 +59,7 @@ class SignedIn(UserMixin):  # type: ignore[misc]
 
 def register(app: Flask) -> None:
     """Hangs the console's pages, sign-in, CSRF and error pages onto the application."""
-    from console.web import access, activity, audit, health, keys
+    from console.web import access, activity, audit, docs, health, keys
 
     config: Config = app.config["LATCHKEY"]
     app.config.update(
@@ -80,7 +80,7 @@ def register(app: Flask) -> None:
     # Sessions are rows of ours; Flask-Login's own fingerprint trusts any forwarded address.
     login.session_protection = None
     login.user_loader(_load)
-    for module in (access, keys, audit, activity, health):
+    for module in (access, keys, audit, activity, docs, health):
         app.register_blueprint(module.blueprint)
     app.register_error_handler(Exception, _show_error)
     app.before_request(_require_sign_in)

@@ -34,7 +34,7 @@ def show_project_log(slug: str) -> tuple[str, int]:
 
 def _show(whole: str, find: Callable[..., Page[Entry]], **context: Any) -> tuple[str, int]:
     """The page, or only the entries when it asks for those; a filter at fault is named."""
-    filters = {name: request.args[name] for name in audit.FILTERS if request.args.get(name)}
+    filters = {name: request.args[name] for name in audit.WHERE if request.args.get(name)}
     cursor = request.args.get("cursor") or None
     errors: dict[str, str] = {}
     try:

@@ -16,15 +16,28 @@ REGIONAL_INDICATOR_A = 0x1F1E6
 
 EVENT_WORDS = {
     "key.created": "created the key",
+    "key.imported": "imported the key",
     "key.edited": "edited the key",
     "key.revoked": "revoked the key",
     "key.restored": "enabled the key",
     "key.rotated": "rotated the key",
     "key.deleted": "deleted the key",
     "project.created": "created the project",
+    "project.edited": "edited the project",
+    "project.deleted": "deleted the project",
     "person.created": "added the person",
+    "person.joined": "joined",
+    "person.edited": "edited the person",
+    "person.disabled": "disabled the person",
+    "person.enabled": "enabled the person",
+    "person.deleted": "removed the person",
     "person.signed_in": "signed in",
     "person.signed_out": "signed out",
+    "webhook.created": "created the webhook",
+    "webhook.edited": "edited the webhook",
+    "webhook.deleted": "deleted the webhook",
+    "webhook.secret_rotated": "rotated the secret of the webhook",
+    "webhook.disabled": "had the webhook disabled",
 }
 
 

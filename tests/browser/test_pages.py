@@ -154,7 +154,7 @@ def test_a_filter_at_fault_is_named_in_the_audit_dialog(console: Watched) -> Non
     page.get_by_role("menuitem", name="View Audit Log").click()
     page.get_by_role("dialog").get_by_label("IP Address").fill("zzz")
     page.get_by_role("button", name="Refresh").click()
-    expect(page.get_by_text("IP address must be an IP address.")).to_be_visible()
+    expect(page.get_by_text("IP address must be an IPv4 or IPv6 address.")).to_be_visible()
     expect(page.get_by_role("dialog").get_by_role("navigation")).to_have_count(0)
     expect(page.get_by_role("button", name="Next")).to_be_disabled()
 

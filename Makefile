@@ -2,9 +2,15 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: run test lint types fmt check bench bench-quick clean
+.PHONY: run demo test lint types fmt check bench bench-quick screenshots clean
 
 run: .venv/run.stamp
+	@$(BIN)/python -m console serve
+
+# An example to look at, in a directory of its own: filled once, then served.
+demo: export LATCHKEY_DATA_DIR := $(or $(LATCHKEY_DATA_DIR),data-demo)
+demo: .venv/run.stamp
+	@$(BIN)/python -m console demo --again
 	@$(BIN)/python -m console serve
 
 # Files of tests side by side, one worker a core; on PostgreSQL, which they would share: WORKERS=0
@@ -35,6 +41,10 @@ bench: .venv/run.stamp
 
 bench-quick: .venv/run.stamp
 	@$(BIN)/python -m bench.run --quick
+
+# The README's pictures, of a demo that is made for them; needs chromium.
+screenshots: .venv/dev.stamp
+	@$(BIN)/python -m docs.screenshots.take
 
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

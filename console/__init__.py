@@ -48,16 +48,12 @@ def create_app(config: Config | None = None, *, in_background: bool = True) -> F
     _open_journal(config, in_background)
     if in_background:
         worker.start()
-    app = Flask(
-        "console",
-        template_folder=str(ROOT / "templates"),
-        static_folder=str(ROOT / "static"),
-    )
+    app = Flask("console", template_folder=str(ROOT / "templates"), static_folder=None)
     # A call with an id that got lost on the way is no other call, and no redirect to one.
     app.url_map.merge_slashes = False
     app.config.update(SECRET_KEY=config.secret_key, LATCHKEY=config)
     app.register_blueprint(api.blueprint)
-    web.register(app)
+    web.register(app, ROOT / "static")
     app.extensions["gate"] = gate.Gate(app.wsgi_app, config)
     app.wsgi_app = app.extensions["gate"]  # type: ignore[method-assign]
     return app

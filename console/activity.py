@@ -6,23 +6,28 @@ from typing import Annotated, Any
 from pydantic import Field
 from typing_extensions import TypedDict
 
-from console import clock, outbox
+from console import clock, outbox, search
 from console.actor import COMMAND, KEY, PERSON, Actor
 from console.exports import JSON, Format
-from console.fields import Address, Fields, Instant, OneOf
+from console.fields import EMAIL_MAX_LENGTH, Address, Fields, Instant, OneOf, UpTo
 from console.models import Event
-from console.paging import LIMIT_DEFAULT, Page, PageQuery, by_id, walk
+from console.paging import LIMIT_DEFAULT, Page, PageQuery, by_id
 from console.permissions import AUDIT_READ
 
 ACTIONS = (
     "key.created", "key.imported", "key.edited", "key.revoked", "key.restored", "key.rotated",
-    "key.deleted",
+    "key.grace_changed", "key.deleted",
     "project.created", "project.edited", "project.deleted",
     "person.created", "person.edited", "person.disabled", "person.enabled", "person.deleted",
     "person.joined", "person.signed_in", "person.signed_out",
     "webhook.created", "webhook.edited", "webhook.deleted", "webhook.secret_rotated",
     "webhook.disabled",
 )  # fmt: skip
+
+# All that is done to things of one kind: `key.*`, as a webhook asks for it.
+GROUPS = tuple(f"{kind}.*" for kind in dict.fromkeys(one.partition(".")[0] for one in ACTIONS))
+ACTORS_AMONG = 1_000
+NAMED_MAX_LENGTH = EMAIL_MAX_LENGTH  # of what somebody, or something, is called
 
 Changes = Mapping[str, tuple[Any, Any]]
 
@@ -35,13 +40,14 @@ def record(
     target_name: str,
     project_id: str | None = None,
     changes: Changes | None = None,
+    at: int | None = None,
 ) -> Event:
     """Stores one event, and puts messages into the outbox for the webhooks that are told of it.
 
-    `changes` maps a field to (old, new); never a secret or a digest.
+    `changes` maps a field to (old, new); never a secret or a digest. `at`: now, where not given.
     """
     event = Event.create(
-        at=clock.now(),
+        at=clock.now() if at is None else at,
         project_id=project_id,
         action=action,
         actor_kind=by.kind,
@@ -60,9 +66,15 @@ def record(
 class EventFilters(Fields):
     """Which events are asked for; all of what is given must fit."""
 
-    action: Annotated[str, OneOf(*ACTIONS)] | None = None
-    actor: str | None = Field(None, description="The id or name of who did it")
-    target: str | None = Field(None, description="The id of the key, person or project")
+    action: Annotated[str, OneOf(*ACTIONS, *GROUPS)] | None = Field(
+        None, description="An action, or all that is done to keys: `key.*`"
+    )
+    actor: Annotated[str, UpTo(NAMED_MAX_LENGTH)] | None = Field(
+        None, description="The id or name of who did it"
+    )
+    target: Annotated[str, UpTo(NAMED_MAX_LENGTH)] | None = Field(
+        None, description="The id of the key, person or project, or its name at that time"
+    )
     since: Instant | None = Field(None, description="This instant or later")
     until: Instant | None = Field(None, description="Before this instant")
 
@@ -75,12 +87,19 @@ class EventQuery(PageQuery, EventFilters):
 
 
 WHERE: Mapping[str, Any] = {
-    "action": lambda text: Event.action == text,
+    "action": lambda text: Event.action.in_(_meant(text)),
     "actor": lambda text: (Event.actor_id == text) | (Event.actor_name == text),
-    "target": lambda text: Event.target_id == text,
+    "target": lambda text: (Event.target_id == text) | (Event.target_name == text),
     "since": lambda text: Event.at >= clock.parse(text),
     "until": lambda text: Event.at < clock.parse(text),
 }
+
+
+def _meant(text: str) -> list[str]:
+    """The actions that a filter names."""
+    if text in GROUPS:
+        return [one for one in ACTIONS if one.startswith(text.removesuffix("*"))]
+    return [text]
 
 
 def page(
@@ -93,24 +112,33 @@ def page(
 ) -> Page[Event]:
     """A project's events, newest first. Raises Invalid, Forbidden, Unknown; a member sees their
     own."""
-    return by_id(_of_project(project_id, filters or {}, by), Event.id, cursor, limit)
+    return search.page(_of_project(project_id, filters or {}, by), cursor, limit)
 
 
 def all_of_project(
     project_id: str, *, by: Actor, filters: Mapping[str, str], cursor: str | None, most: int | None
 ) -> Iterator[Event]:
     """Every event of a project from the cursor on, newest first, one after the other."""
-    return walk(_of_project(project_id, filters, by), Event.id, cursor, most)
+    return search.walk(_of_project(project_id, filters, by), cursor, most)
 
 
-def _of_project(project_id: str, filters: Mapping[str, str], by: Actor) -> Any:
+def actors(project_id: str, *, by: Actor) -> list[str]:
+    """Who did the latest ACTORS_AMONG things in a project, by name."""
+    scope = _of_project(project_id, {}, by)
+    latest = scope.rows.where(*scope.wanted) if scope.wanted else scope.rows
+    latest = latest.select(Event.actor_name).order_by(Event.id.desc()).limit(ACTORS_AMONG)
+    return sorted({event.actor_name for event in latest})
+
+
+def _of_project(project_id: str, filters: Mapping[str, str], by: Actor) -> search.Scope:
     by.require(AUDIT_READ, project_id)
-    query = Event.select().where(Event.project_id == project_id)
+    given = {name: text.strip() for name, text in filters.items() if text.strip()}
+    asked = EventFilters.read(given).model_dump(exclude_unset=True)
+    wanted = [WHERE[name](text) for name, text in asked.items()]
     if by.sees_only_own(project_id):
-        query = query.where(Event.actor_id == by.id)
-    for name, text in EventFilters.read(filters).model_dump(exclude_unset=True).items():
-        query = query.where(WHERE[name](text))
-    return query
+        wanted.append(Event.actor_id == by.id)
+    rows = Event.select().where(Event.project_id == project_id)
+    return search.Scope(rows, Event.id, tuple(wanted))
 
 
 def page_of_target(target_id: str, *, limit: int) -> Page[Event]:

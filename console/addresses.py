@@ -11,6 +11,7 @@ from ipaddress import (
     IPv4Network,
     IPv6Address,
     IPv6Network,
+    collapse_addresses,
     ip_address,
     ip_network,
 )
@@ -74,6 +75,14 @@ def parse_allowlist(items: Iterable[str]) -> list[str]:
             "join neighbours into networks such as 10.0.0.0/24"
         )
     return entries
+
+
+def count(networks: Iterable[str]) -> int:
+    """How many different addresses stored networks hold together."""
+    parsed = [ip_network(network) for network in networks]
+    v4 = collapse_addresses([one for one in parsed if isinstance(one, IPv4Network)])
+    v6 = collapse_addresses([one for one in parsed if isinstance(one, IPv6Network)])
+    return sum(one.num_addresses for one in v4) + sum(one.num_addresses for one in v6)
 
 
 def covered(address: str | None, networks: Iterable[str]) -> bool:

@@ -11,19 +11,40 @@ from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from typing import Annotated, Any, Protocol
 
-from pydantic import AfterValidator, Field, TypeAdapter
+from peewee import SQL, fn
+from pydantic import AfterValidator, Field
 from typing_extensions import TypedDict
 
-from console import addresses, batch, clock, country, db, journal, limits, paging, projects, usage
+from console import (
+    addresses,
+    batch,
+    clock,
+    country,
+    db,
+    journal,
+    limits,
+    search,
+    usage,
+)
 from console import secret as secrets_of
 from console.actor import Actor
+from console.errors import Forbidden, Unknown
 from console.exports import JSON, Format
-from console.fields import Address, Fields, Instant, OneOf, Whole, read_list, text_schema
+from console.fields import (
+    NAME_MAX_LENGTH,
+    Address,
+    Fields,
+    Instant,
+    OneOf,
+    UpTo,
+    sort_form,
+    text_schema,
+)
 from console.keys import key_to_audit
 from console.known import Known
 from console.models import CURRENT, PREVIOUS, Attempt, Entry, Event, Key
-from console.paging import Page, PageQuery
-from console.permissions import AUDIT_READ, KEYS_VERIFY
+from console.paging import INTEGER_MAX, Page, PageQuery
+from console.permissions import AUDIT_READ
 
 log = logging.getLogger(__name__)
 
@@ -36,9 +57,17 @@ NO_ADDRESS = "no address"
 ATTEMPT_RETENTION = 7 * clock.DAY
 EVENT_RETENTION_DAYS = 365
 PRUNE_BATCH = 1_000
-OUTCOMES_MAX = 1_000
 VALID = "VALID"  # of a verdict that lets the request in
+# What an entry may say: all that a check can, once it knows the key.
+CODES_LOGGED = (
+    VALID, "API_KEY_SUPERSEDED", "API_KEY_REVOKED", "API_KEY_EXPIRED", "PROJECT_MISMATCH",
+    "ENVIRONMENT_MISMATCH", "IP_NOT_ALLOWED", "PERMISSION_DENIED", "RATE_LIMITED", "QUOTA_EXCEEDED",
+)  # fmt: skip
 STATUS_FILTER = "[1-5][0-9][0-9]|[1-5]xx|allowed|denied"
+KEY_ID_START = "key_"
+NEWER_MAX = 200
+# Processes store their entries one after the other, so that ids are out of step with times.
+OUT_OF_STEP = clock.MINUTE
 
 
 def _status_filter(text: str) -> str:
@@ -58,10 +87,27 @@ class EntryFilters(Fields):
     status: StatusFilter | None = Field(
         None, description="A status, a class such as 4xx, allowed or denied"
     )
-    method: str | None = None
+    code: Annotated[str, OneOf(*CODES_LOGGED)] | None = Field(
+        None, description="The code of the verdict"
+    )
+    method: Annotated[str, UpTo(METHOD_MAX_LENGTH, "GET")] | None = None
+    endpoint: Annotated[str, UpTo(ENDPOINT_MAX_LENGTH, "/v1/tasks")] | None = Field(
+        None, description="What the path begins with"
+    )
     ip: Address | None = None
+    secret: Annotated[str, OneOf(CURRENT, PREVIOUS)] | None = Field(
+        None, description="`previous`: requests that came with an old secret"
+    )
     since: Instant | None = Field(None, description="This instant or later")
     until: Instant | None = Field(None, description="Before this instant")
+
+
+class ProjectEntryFilters(EntryFilters):
+    """The same of a project's entries."""
+
+    key: Annotated[str, UpTo(NAME_MAX_LENGTH, "CI pipeline")] | None = Field(
+        None, description="The id of a key, or its name"
+    )
 
 
 class EntryQuery(PageQuery, EntryFilters):
@@ -70,7 +116,7 @@ class EntryQuery(PageQuery, EntryFilters):
     format: Format = JSON
 
 
-class ProjectEntryQuery(EntryQuery):
+class ProjectEntryQuery(EntryQuery, ProjectEntryFilters):
     """Which entries of a project are asked for, and as what."""
 
     project: str | None = Field(None, description="The project's slug")
@@ -116,56 +162,6 @@ def record_outcome(request_id: str, status: int) -> None:
     journal.append([given.get(field) for field in batch.FIELDS])
 
 
-class Outcome(Fields):
-    """What a service answered in the end to a request that was checked."""
-
-    request_id: Annotated[str, text_schema("req_019a9f5c3e7d4c1f2a3b4c5d6e7f")] = Field(
-        description="That of the verdict"
-    )
-    status: Annotated[int, Whole(100, 599, 200)]
-    latency_ms: Annotated[int, Whole(0, clock.DAY, 12)] | None = Field(
-        None, description="How long the service took, in milliseconds"
-    )
-
-
-Outcomes = Annotated[
-    list[Outcome], Field(max_length=OUTCOMES_MAX, description=f"At most {OUTCOMES_MAX:,}")
-]
-_outcomes = TypeAdapter(Outcomes)
-
-
-class OutcomeReport(TypedDict):
-    """How many entries were given their outcome, and which requests are not known."""
-
-    updated: int
-    unknown: list[str]
-
-
-def record_outcomes(given: Any, *, by: Actor) -> OutcomeReport:
-    """The statuses that were finally answered take the place of the verdicts'; all or none.
-
-    Raises Invalid, Forbidden. Requests of projects in which the actor may not verify are unknown, a
-    member's those of others' keys, and whatever was refused: there no service has answered.
-    """
-    outcomes = read_list(_outcomes, given)
-    theirs = _answered_within(projects.ids_where(KEYS_VERIFY, by=by), by)
-    journal.settle()
-    unknown = []
-    with db.write():
-        for one in outcomes:
-            change = {"status": one.status, "latency_ms": one.latency_ms}
-            if not Entry.update(change).where(Entry.request_id == one.request_id, theirs).execute():
-                unknown.append(one.request_id)
-    return {"updated": len(outcomes) - len(unknown), "unknown": unknown}
-
-
-def _answered_within(project_ids: frozenset[str], by: Actor) -> Any:
-    partly = {one for one in project_ids if by.sees_only_own(one)}
-    own = Key.select(Key.id).where(Key.project.in_(partly), Key.owner == by.id)
-    seen = Entry.project_id.in_(project_ids - partly) | Entry.key_id.in_(own)
-    return (Entry.code == VALID) & seen
-
-
 @lru_cache(maxsize=10_000)
 def _located(ip: str) -> tuple[str, str | None]:
     """The address as it is stored, and its country."""
@@ -188,14 +184,21 @@ def page_of_key(
     key_id: str, *, by: Actor, filters: Mapping[str, str], cursor: str | None, limit: int
 ) -> Page[Entry]:
     """One key's entries, newest first. Raises Invalid, Unknown, Forbidden."""
-    return paging.by_id(_of_key(key_id, filters, by), Entry.id, cursor, limit)
+    scope = _of_key(key_id, filters, by)
+    journal.settle()
+    return search.page(scope, cursor, limit)
 
 
 def page_of_project(
     project_id: str, *, by: Actor, filters: Mapping[str, str], cursor: str | None, limit: int
 ) -> Page[Entry]:
-    """A project's entries, newest first; a member's only those of their own keys."""
-    return paging.by_id(_of_project(project_id, filters, by), Entry.id, cursor, limit)
+    """A project's entries, newest first; a member's only those of their own keys.
+
+    Raises Invalid, Unknown (also for the filter `key`, naming it), Forbidden.
+    """
+    scope = _of_project(project_id, filters, by)
+    journal.settle()
+    return search.page(scope, cursor, limit)
 
 
 def all_of_key(
@@ -205,37 +208,129 @@ def all_of_key(
 
     Raises Invalid, Unknown, Forbidden at once.
     """
-    return paging.walk(_of_key(key_id, filters, by), Entry.id, cursor, most)
+    scope = _of_key(key_id, filters, by)
+    journal.settle()
+    return search.walk(scope, cursor, most)
 
 
 def all_of_project(
     project_id: str, *, by: Actor, filters: Mapping[str, str], cursor: str | None, most: int | None
 ) -> Iterator[Entry]:
     """The same of a project."""
-    return paging.walk(_of_project(project_id, filters, by), Entry.id, cursor, most)
-
-
-def _of_key(key_id: str, filters: Mapping[str, str], by: Actor) -> Any:
-    key = key_to_audit(key_id, by=by)
+    scope = _of_project(project_id, filters, by)
     journal.settle()
-    return _filtered(Entry.select().where(Entry.key_id == key.id), filters)
+    return search.walk(scope, cursor, most)
 
 
-def _of_project(project_id: str, filters: Mapping[str, str], by: Actor) -> Any:
+def newer_of_key(
+    key_id: str, after: int, *, by: Actor, filters: Mapping[str, str]
+) -> tuple[list[Entry], int]:
+    """A key's entries beyond the id `after`, newest first, and the newest id by now.
+
+    Reads what is stored, some tenths of a second late, and writes nothing: it is asked every two
+    seconds. Raises what `page_of_key` does.
+    """
+    return search.newer(_of_key(key_id, filters, by), after, NEWER_MAX)
+
+
+def newer_of_project(
+    project_id: str, after: int, *, by: Actor, filters: Mapping[str, str]
+) -> tuple[list[Entry], int]:
+    """The same of a project."""
+    return search.newer(_of_project(project_id, filters, by), after, NEWER_MAX)
+
+
+def entry_to_read(entry_id: int, project_id: str, *, by: Actor) -> Entry:
+    """One entry of the project; a member's of their own keys alone. Raises Unknown, Forbidden."""
     by.require(AUDIT_READ, project_id)
-    journal.settle()
-    query = Entry.select().where(Entry.project_id == project_id)
+    query = Entry.select().where(Entry.id == min(entry_id, INTEGER_MAX))
+    entry = query.where(Entry.project_id == project_id, *_seen(project_id, by)).first()
+    if entry is None:
+        raise Unknown("There is no such request in the log. Retention may have taken it.")
+    return entry  # type: ignore[no-any-return]
+
+
+def _of_key(key_id: str, filters: Mapping[str, str], by: Actor) -> search.Scope:
+    key = key_to_audit(key_id, by=by)
+    asked = _asked(EntryFilters, filters)
+    rows = Entry.select().where(Entry.key_id == key.id)
+    if asked.get("secret") == PREVIOUS:  # as an index of their own says it
+        rows = rows.where(SQL("(secret = 'previous')"))
+        del asked["secret"]
+    return _scope(rows, (), asked)
+
+
+def _of_project(project_id: str, filters: Mapping[str, str], by: Actor) -> search.Scope:
+    by.require(AUDIT_READ, project_id)
+    asked = _asked(ProjectEntryFilters, filters)
+    seen = _seen(project_id, by)
+    rows = Entry.select().where(Entry.project_id == project_id)
+    key = asked.pop("key", None)
+    if key is None:
+        return _scope(rows, seen, asked)
+    meant = _keys_meant(key, project_id, by)
+    if len(meant) > 1:
+        return _scope(rows, (*seen, Entry.key_id.in_(meant)), asked)
+    # Not as a column: the key's index is the better one, and no database knows.
+    rows = Entry.select().where(Entry.key_id == meant[0])
+    return _scope(rows.where(Entry.project_id.concat("") == project_id), seen, asked)
+
+
+def _seen(project_id: str, by: Actor) -> tuple[Any, ...]:
+    """What limits a member to their own keys."""
+    if not by.sees_only_own(project_id):
+        return ()
+    own = Key.select(Key.id).where(Key.project == project_id, Key.owner == by.id)
+    return (Entry.key_id.in_(own),)
+
+
+def _keys_meant(text: str, project_id: str, by: Actor) -> list[str]:
+    """The ids of the keys of that id or name. The id of a deleted one is good: its entries stay."""
+    if text.startswith(KEY_ID_START):
+        return [text]
+    named = Key.select(Key.id).where(Key.project == project_id, Key.name_sort == sort_form(text))
     if by.sees_only_own(project_id):
-        own = Key.select(Key.id).where(Key.project == project_id, Key.owner == by.id)
-        query = query.where(Entry.key_id.in_(own))
-    return _filtered(query, filters)
+        named = named.where(Key.owner == by.id)
+    meant = [key.id for key in named]
+    if not meant:
+        why = "is not the name or id of a key in this project"
+        raise Unknown(f"“{text}” {why}.", fields={"key": why})
+    return meant
 
 
-def _filtered(query: Any, filters: Mapping[str, str]) -> Any:
+def _asked(kind: type[EntryFilters], filters: Mapping[str, str]) -> dict[str, str]:
     given = {name: text.strip() for name, text in filters.items() if text.strip()}
-    for name, text in EntryFilters.read(given).model_dump(exclude_unset=True).items():
-        query = query.where(*WHERE[name](text))
-    return query
+    return kind.read(given).model_dump(exclude_unset=True)
+
+
+def _scope(rows: Any, seen: tuple[Any, ...], asked: Mapping[str, str]) -> search.Scope:
+    wanted = [condition for name, text in asked.items() for condition in WHERE[name](text)]
+    since, until = asked.get("since"), asked.get("until")
+    return search.Scope(
+        rows,
+        Entry.id,
+        (*seen, *wanted),
+        least=_first_id(clock.parse(since) - OUT_OF_STEP) if since else None,
+        below=_first_id(clock.parse(until) + OUT_OF_STEP) if until else None,
+    )
+
+
+def _first_id(instant: int) -> int:
+    """The id from which on entries are of that instant or later: ids ascend with time, so that it
+    is found by halving, wherever it lies."""
+    # One query each: together SQLite would read the whole table for them.
+    least = Entry.select(fn.MIN(Entry.id)).scalar()
+    if least is None:
+        return 0
+    below = Entry.select(fn.MAX(Entry.id)).scalar() + 1
+    while least < below:
+        middle = (least + below) // 2
+        row = Entry.select(Entry.id, Entry.at).where(Entry.id >= middle).order_by(Entry.id).first()
+        if row is None or row.at >= instant:
+            below = middle
+        else:
+            least = row.id + 1
+    return int(least)
 
 
 def _has_status(text: str) -> tuple[Any, ...]:
@@ -249,8 +344,12 @@ def _has_status(text: str) -> tuple[Any, ...]:
 
 WHERE: Mapping[str, Any] = {
     "status": _has_status,
+    "code": lambda text: (Entry.code == text,),
     "method": lambda text: (Entry.method == text.upper(),),
+    # Not LIKE, to which a letter's case and some characters mean something else.
+    "endpoint": lambda text: (fn.SUBSTR(Entry.endpoint, 1, len(text)) == text,),
     "ip": lambda text: (Entry.ip == text,),
+    "secret": lambda text: (Entry.secret == text,),
     "since": lambda text: (Entry.at >= clock.parse(text),),
     "until": lambda text: (Entry.at < clock.parse(text),),
 }
@@ -349,8 +448,13 @@ def _store_hour(hour_at: int, counts: Mapping[tuple[str, str], int]) -> None:
     )
 
 
-def attempts(limit: int = 100) -> list[Attempt]:
-    """The latest groups of attempts without a known key, newest hour and most calls first."""
+def attempts(limit: int = 100, *, by: Actor) -> list[Attempt]:
+    """The latest groups of attempts without a known key, newest hour and most calls first.
+
+    They belong to no project. Raises Forbidden for whoever is not an owner.
+    """
+    if not by.is_owner:
+        raise Forbidden("This is for owners: attempts without a known key belong to no project.")
     store_attempts()
     newest = Attempt.hour_at.desc(), Attempt.count.desc()
     return list(Attempt.select().order_by(*newest).limit(limit))

@@ -75,18 +75,24 @@ LAST_USE_OF_SECRETS = f"""
     WHERE secret.digest = b.digest
 """
 
-# A window that has passed makes way for the next; a key that was deleted meanwhile has none.
+# A window that has passed makes way for the next, also within a batch; a key that was deleted
+# meanwhile has none.
 SPENT = f"""
     INSERT INTO limit_count AS c (key_id, "window", start_at, spent)
-    SELECT key_id, name, start_at, sum(cost) FROM (
-        SELECT key_id, cost, name,
-               CASE name WHEN 'minute' THEN at / {clock.MINUTE} * {clock.MINUTE}
-                         WHEN 'hour' THEN at / {clock.HOUR} * {clock.HOUR}
-                         ELSE month_at END AS start_at
-        FROM batch JOIN (SELECT 'minute' AS name UNION ALL SELECT 'hour' UNION ALL SELECT 'month')
-                        AS names ON replace(spent, name, '') <> spent
-        WHERE kind = {ENTRY} AND spent <> '[]') AS spending
-    WHERE key_id IN (SELECT id FROM key) GROUP BY 1, 2, 3 ORDER BY 1, 2, 3
+    SELECT key_id, name, start_at, spent FROM (
+        SELECT key_id, name, start_at, sum(cost) AS spent,
+               max(start_at) OVER (PARTITION BY key_id, name) AS last_at
+        FROM (
+            SELECT key_id, cost, name,
+                   CASE name WHEN 'minute' THEN at / {clock.MINUTE} * {clock.MINUTE}
+                             WHEN 'hour' THEN at / {clock.HOUR} * {clock.HOUR}
+                             ELSE month_at END AS start_at
+            FROM batch JOIN (SELECT 'minute' AS name UNION ALL SELECT 'hour'
+                             UNION ALL SELECT 'month') AS names
+                 ON replace(spent, name, '') <> spent
+            WHERE kind = {ENTRY} AND spent <> '[]') AS spending
+        WHERE key_id IN (SELECT id FROM key) GROUP BY 1, 2, 3) AS sums
+    WHERE start_at = last_at ORDER BY 1, 2
     ON CONFLICT (key_id, "window") DO UPDATE
     SET spent = excluded.spent + CASE c.start_at WHEN excluded.start_at THEN c.spent ELSE 0 END,
         start_at = excluded.start_at

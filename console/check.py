@@ -13,7 +13,9 @@ from typing import Any, NamedTuple
 
 import peewee
 
-from console import addresses, audit, clock, journal, known, limits, permissions, secret
+from console import addresses, audit, clock, journal, keys, known, limits, permissions, secret
+from console.actor import Actor
+from console.errors import Forbidden, Unknown
 from console.journal import JournalFull
 from console.known import Known
 from console.limits import Allowance, CountsUnavailable
@@ -177,6 +179,11 @@ RULES_OF_A_KEY: tuple[Rule, ...] = (
     Rule("permissions", PERMISSION_DENIED, _lacks, "Holds what is needed."),
 )  # fmt: skip
 
+# What is said of the rules of a secret where a person tries a key and no secret.
+TAKEN = tuple(
+    Step(rule.name, None, "Taken as passed: you picked it by name.") for rule in RULES_OF_A_SECRET
+)
+
 
 def check(request: Request, *, syncs: bool = True) -> Verdict:
     """The verdict, its entry safe. Where that cannot be it is UNAVAILABLE, never a bad key.
@@ -247,13 +254,51 @@ def _unavailable(request: Request, now: int) -> Verdict:
 
 def explain(request: Request) -> tuple[Verdict, list[Step]]:
     """What `check` would answer and every rule's outcome in order; stores and spends nothing."""
+    return _explained(request, lambda: _find(request))
+
+
+def explain_to(request: Request, *, by: Actor) -> tuple[Verdict, list[Step]]:
+    """The same to somebody who may hold a secret that is not theirs: a key that they may not see
+    is answered as one that is not there, for they would leave no trace by asking."""
+    return _explained(request, lambda: _find_seen(request, by))
+
+
+def explain_key(key_id: str, request: Request, *, by: Actor) -> tuple[Verdict, list[Step]]:
+    """The same of a key's current secret, for who has only the key. Raises Unknown, Forbidden."""
+    return _explained(request, lambda: _current_of(key_id, by), TAKEN)
+
+
+def _current_of(key_id: str, by: Actor) -> Known:
+    keys.key_to_read(key_id, by=by)
+    key = known.current_of(key_id)
+    if key is None:
+        raise Unknown("There is no such key.")
+    return key
+
+
+def _find_seen(request: Request, by: Actor) -> Known | None:
+    key = _find(request)
+    if key is None:
+        return None
+    try:
+        keys.key_to_read(key.id, by=by)
+    except (Unknown, Forbidden):
+        return None
+    return key
+
+
+def _explained(
+    request: Request, find: Callable[[], Known | None], taken: Sequence[Step] = ()
+) -> tuple[Verdict, list[Step]]:
+    """`taken` stands for the rules of the secret, where none was presented."""
     now = clock.now()
     try:
-        key = _find(request)
+        key = find()
         if key is None:
             steps = _steps(RULES_OF_A_SECRET, request, None, now)
             return Verdict(_code_of(steps), request.request_id, now), steps
-        steps = _steps(RULES_OF_A_SECRET + RULES_OF_A_KEY, request, key, now)
+        steps = [*(taken or _steps(RULES_OF_A_SECRET, request, key, now))]
+        steps += _steps(RULES_OF_A_KEY, request, key, now)
         verdict = _verdict(request, _code_of(steps), key, now, limits.look)
         if verdict.key is not None:
             limited = _limit_code(limits.look(key.id, key.limits, request.cost, now))

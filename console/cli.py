@@ -17,8 +17,10 @@ from console import (
     clock,
     create_app,
     db,
+    demo,
     doctor,
     journal,
+    key_list,
     keys,
     people,
     projects,
@@ -195,7 +197,9 @@ def _all_keys(project: str) -> list[Key]:
     found: list[Key] = []
     cursor = None
     while True:
-        page = keys.page(by=actor.command_line(), project=project, cursor=cursor, limit=LIMIT_MAX)
+        page = key_list.page(
+            by=actor.command_line(), project=project, cursor=cursor, limit=LIMIT_MAX
+        )
         found += page.rows
         cursor = page.next_cursor
         if cursor is None:
@@ -230,6 +234,38 @@ def delete_key(key_id: str, confirm: str) -> None:
     start(_config())
     keys.delete(key_id, by=actor.command_line(), confirm=confirm)
     click.echo(f"{confirm} is deleted.")
+
+
+@cli.command("demo")
+@click.option("--password-stdin", is_flag=True, help="read the password instead of making one up")
+@click.option("--again", is_flag=True, help="give the owner of a demo that is there a new password")
+def fill_demo(password_stdin: bool, again: bool) -> None:
+    """Fill an empty installation with an example to look at."""
+    config = start(_config())
+    password = sys.stdin.readline().rstrip("\r\n") if password_stdin else None
+    if again and demo.is_there():
+        password = demo.renew_password(password)
+        click.echo(f"The demo is here already (data in {config.data_dir}).\n")
+        _print_sign_in(config, password)
+        return
+    made = demo.fill(password)
+    click.echo(
+        f"The demo is ready: {made.projects} projects, {made.keys} keys and {made.entries:,} "
+        f"requests of {demo.DAYS} days (data in {config.data_dir}).\n"
+    )
+    _print_sign_in(config, made.password)
+    others = ", ".join(f"{email} ({role})" for email, role in demo.OTHERS.items())
+    click.echo(f"With the same password: {others}\n")
+    bearer = f"Authorization: Bearer {made.secret}"
+    click.echo(f'A key to try:\n  curl -H "{bearer}" {config.base_url}/api/v1/whoami\n')
+    if not again:
+        click.echo("Next: python -m console serve, with the same settings.")
+
+
+def _print_sign_in(config: Config, password: str) -> None:
+    click.echo(f"Sign in:  {config.base_url}/login")
+    click.echo(f"Email:    {demo.OWNER}")
+    click.echo(f"Password: {password}\n")
 
 
 @cli.command()

@@ -3,6 +3,8 @@
 import calendar
 import re
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import overload
@@ -33,6 +35,29 @@ INSTANT_HELP = "a time with its zone, such as 2026-11-20T10:30:00Z"
 def now() -> int:
     """The current time in milliseconds. Everything asks here, so that tests can move it."""
     return time.time_ns() // 1_000_000
+
+
+@contextmanager
+def set_by_hand() -> Iterator[Callable[[int], None]]:
+    """Within it the time is the one that the function given was last called with.
+
+    For the whole process, so only where nothing else happens in it.
+    """
+    global now
+    kept, instant = now, now()
+
+    def move(to: int) -> None:
+        nonlocal instant
+        instant = to
+
+    def as_set() -> int:
+        return instant
+
+    now = as_set
+    try:
+        yield move
+    finally:
+        now = kept
 
 
 def to_datetime(instant: int) -> datetime:

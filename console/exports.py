@@ -30,6 +30,15 @@ Format = Annotated[
 ]
 
 
+def as_file(
+    form: str, rows: Iterable[Mapping[str, Any]], columns: Sequence[str]
+) -> tuple[Iterator[bytes], str]:
+    """The rows as `csv` or `jsonl`, and the media type of that."""
+    if form == CSV:
+        return as_csv(rows, columns), "text/csv; charset=utf-8; header=present"
+    return as_jsonl(rows), "application/jsonl"
+
+
 def as_csv(rows: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> Iterator[bytes]:
     """A line of names, and a line for each row."""
     return _to_the_end(_csv(rows, columns), b'"' + BROKEN_OFF)

@@ -212,6 +212,28 @@ class Whole:
         return shape if self.example is None else {**shape, "examples": [self.example]}
 
 
+class UpTo:
+    """In a type: text of at most so many characters. `Annotated[str, UpTo(20, "GET")]`"""
+
+    def __init__(self, most: int, example: str | None = None) -> None:
+        self.most = most
+        self.example = example
+
+    def check(self, text: str) -> str:
+        if len(text) > self.most:
+            raise ValueError(f"must have at most {self.most:,} characters")
+        if "\0" in text:
+            raise ValueError("must not contain U+0000: no database stores it")
+        return text
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> CoreSchema:
+        return core_schema.no_info_after_validator_function(self.check, handler(source))
+
+    def __get_pydantic_json_schema__(self, schema: Any, handler: Any) -> dict[str, Any]:
+        shape = {"type": "string", "maxLength": self.most}
+        return shape if self.example is None else {**shape, "examples": [self.example]}
+
+
 def _without_point(number: Any) -> Any:
     """In JSON 200.0 is a whole number, too."""
     return int(number) if isinstance(number, float) and number.is_integer() else number

@@ -15,6 +15,7 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -351,6 +352,20 @@ def use(journal: Journal) -> None:
     global _journal
     journal.recover()
     _journal = journal
+
+
+@contextmanager
+def apart(directory: Path, store: Store) -> Iterator[None]:
+    """Within it this process appends to a journal there, all of which is stored at the end, in the
+    caller's transaction; so only where nothing else happens in the process."""
+    global _journal
+    kept, own = _journal, Journal(directory, store, in_background=False)
+    _journal = own
+    try:
+        yield
+        own.close()
+    finally:
+        _journal = kept
 
 
 def append(record: list[Any]) -> None:

@@ -175,6 +175,21 @@ class Rotation(Fields):
     )
 
 
+class GraceChange(Fields):
+    """How much longer the old secret works. It has to be said: to end it cannot be taken back."""
+
+    grace_period: Duration | None = Field(
+        description="From now on, at most 30d; null: it stops at once", examples=["24h"]
+    )
+
+
+class Extension(Fields):
+    """Until when keys work: a length from now, or an instant."""
+
+    expires_in: Duration | None = None
+    expires_at: Instant | None = None
+
+
 # --- what the API answers ---------------------------------------------------------------------
 
 
@@ -236,6 +251,12 @@ class RotatedKey(KeyWithSecret):
     previous_secret_expires_at: Instant | None
 
 
+class KeyWithGrace(KeyObject):
+    """A key, and until when its old secret works (null: it has stopped)."""
+
+    previous_secret_expires_at: Instant | None
+
+
 class KeyUsage(TypedDict):
     """Requests made with the key, allowed or not; days and months are UTC."""
 
@@ -253,7 +274,7 @@ class KeyWithUsage(KeyObject):
 # --- the rules between fields -----------------------------------------------------------------
 
 
-def expiry(settings: KeySettings, now: int) -> int | None:
+def expiry(settings: KeySettings | Extension, now: int) -> int | None:
     """When a key so set ends, in whole seconds; None for never. Raises Invalid when in the past."""
     if settings.expires_in is not None and settings.expires_at is not None:
         raise Invalid({"expires_at": "and expires_in say one thing in two ways: send one"})
@@ -265,6 +286,19 @@ def expiry(settings: KeySettings, now: int) -> int | None:
     if ends <= now:
         raise Invalid({"expires_at": "must be in the future; to stop a key now, revoke it"})
     return ends
+
+
+def new_end(extension: Extension, now: int) -> int:
+    """The end that keys are extended to. Raises Invalid; also where none is said."""
+    ends_at = expiry(extension, now)
+    if ends_at is None:
+        raise Invalid({"expires_in": "is required, or expires_at"})
+    return ends_at
+
+
+def ends_before(key: Key, instant: int) -> bool:
+    """Whether the key has an end, and it comes earlier."""
+    return key.expires_at is not None and key.expires_at < instant
 
 
 def _end(field: str, duration: str, now: int) -> int:
@@ -281,7 +315,7 @@ def columns(new: KeySettings, now: int) -> dict[str, Any]:
     return {"expires_at": expiry(new, now), **plan_columns(new)}
 
 
-def grace_end(rotation: Rotation, now: int) -> int | None:
+def grace_end(rotation: Rotation | GraceChange, now: int) -> int | None:
     """When the old secret stops; None for at once. Raises Invalid past the longest grace."""
     if rotation.grace_period is None:
         return None

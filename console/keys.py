@@ -4,18 +4,29 @@ Owns every rule about keys; each change and its event are one transaction. What 
 hold is said in key_fields.py. Whether a key is good for a request is check.py's to say.
 """
 
-from collections.abc import Mapping
-from typing import Annotated, Any
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from peewee import JOIN
-from pydantic import Field
 
-from console import activity, clock, db, journal, key_fields, limits, paging, projects, secret
+from console import (
+    activity,
+    clock,
+    db,
+    journal,
+    key_fields,
+    key_versions,
+    limits,
+    projects,
+    secret,
+)
 from console.actor import Actor
 from console.errors import Conflict, Invalid, Unknown
-from console.fields import NAME_MAX_LENGTH, OneOf, sort_form, text_schema
+from console.fields import sort_form
 from console.key_fields import (
-    Environment,
+    Extension,
+    GraceChange,
     KeyChange,
     KeyFacts,
     KeyObject,
@@ -27,40 +38,14 @@ from console.models import (
     ACTIVE,
     EXPIRED,
     REVOKED,
-    STATUSES,
     Key,
     Person,
     Project,
     Secret,
 )
-from console.paging import Order, Page, PageQuery
 from console.permissions import ANALYTICS_READ, AUDIT_READ, KEYS_READ, KEYS_WRITE
 
-NEWEST_FIRST = "-created_at"
-SORTS: Mapping[str, Order] = {
-    "name": Order(Key.name_sort, str, lambda key: key.name_sort),
-    "created_at": Order(Key.created_at, int, lambda key: key.created_at),
-    "expires_at": Order(Key.expires_order, int, lambda key: key.expires_order),
-    "last_used_at": Order(Key.last_used_order, int, lambda key: key.last_used_order),
-}
-BY_ID = Order(Key.id, str, lambda key: key.id)
-SORT_WORDS = [*SORTS, *(f"-{name}" for name in SORTS)]
-
-
-class KeyQuery(PageQuery):
-    """Which keys are asked for, and in which order."""
-
-    project: str | None = Field(None, description="The project's slug; left out: all that you see")
-    status: Annotated[str, OneOf(*STATUSES)] | None = None
-    environment: Environment | None = None
-    owner: str | None = Field(None, description="A person's address or id")
-    q: Annotated[str, text_schema("CI", maxLength=NAME_MAX_LENGTH)] | None = Field(
-        None, description="Part of a name, or the start of a prefix, or an id"
-    )
-    sort: Annotated[str, OneOf(*SORT_WORDS)] = Field(
-        NEWEST_FIRST, description="`-` in front: descending"
-    )
-
+MANY_MAX = 200  # keys that are changed together
 
 # --- create ---------------------------------------------------------------------------------
 
@@ -148,7 +133,7 @@ def refuse_grants(held: list[str], project_id: str, by: Actor) -> None:
 def refuse_over_limit(project: Project, now: int, new: int = 1) -> None:
     """Raises Conflict where so many new live keys would be more than the project may have."""
     limit = projects.key_limit(project)
-    live = Key.select().where(Key.project == project, _has_status(ACTIVE, now)).count()
+    live = Key.select().where(Key.project == project, has_status(ACTIVE, now)).count()
     if live + new > limit:
         raise Conflict(
             f"This project has {live} active keys, and {limit} are allowed. "
@@ -169,7 +154,7 @@ def key_to_read(key_id: str, *, by: Actor) -> Key:
 def held(key_id: str) -> Key:
     """The key of whoever presents its secret: theirs to see. Raises Unknown."""
     journal.settle()
-    key = _joined().where(Key.id == key_id).first()
+    key = joined().where(Key.id == key_id).first()
     if key is None:
         raise Unknown("There is no such key.")
     return key  # type: ignore[no-any-return]
@@ -191,70 +176,64 @@ def key_to_change(key_id: str, *, by: Actor) -> Key:
     return _allowed(key_id, KEYS_WRITE, by)
 
 
+def keys_to_read(key_ids: Iterable[str], *, by: Actor) -> list[Key]:
+    """The keys by name, where the actor may see every one. Raises Invalid (ids), Unknown,
+    Forbidden."""
+    journal.settle()
+    return _each_allowed(_chosen(key_ids), KEYS_READ, by)
+
+
+def keys_to_change(key_ids: Iterable[str], *, by: Actor) -> list[Key]:
+    """The keys by name, where the actor may change every one, held for this transaction.
+
+    Raises Invalid (ids), Unknown, Forbidden.
+    """
+    chosen = _chosen(key_ids)
+    for key_id in chosen:
+        db.hold(Key, key_id)
+    return _each_allowed(chosen, KEYS_WRITE, by)
+
+
+def _chosen(key_ids: Iterable[str]) -> list[str]:
+    """The ids in one order, so that no two who hold the same keys wait for each other."""
+    chosen = sorted(set(key_ids))
+    if not 1 <= len(chosen) <= MANY_MAX:
+        words = f"Choose 1 to {MANY_MAX} keys."
+        raise Invalid({"ids": words}, words)
+    # No id holds what a database could not compare.
+    return [key_id if key_id.isprintable() else "" for key_id in chosen]
+
+
+def _each_allowed(chosen: list[str], permission: str, by: Actor) -> list[Key]:
+    found = list(joined().where(Key.id.in_(chosen)).order_by(Key.name_sort, Key.id))
+    if len(found) < len(chosen) or not all(_sees(key, by) for key in found):
+        raise Unknown("One of these keys is not there any more. Choose again.")
+    for project_id in {key.project_id for key in found}:
+        by.require(permission, project_id)
+    return found
+
+
 def _allowed(key_id: str, permission: str, by: Actor) -> Key:
-    key = _joined().where(Key.id == key_id).first()
-    unseen = key is None or not by.sees(key.project_id)
-    if unseen or (by.sees_only_own(key.project_id) and key.owner_id != by.id):
+    key = joined().where(Key.id == key_id).first()
+    if key is None or not _sees(key, by):
         raise Unknown("There is no such key.")
     by.require(permission, key.project_id)
     return key  # type: ignore[no-any-return]
 
 
-def _joined() -> Any:
+def _sees(key: Key, by: Actor) -> bool:
+    is_foreign = by.sees_only_own(key.project_id) and key.owner_id != by.id
+    return by.sees(key.project_id) and not is_foreign
+
+
+def joined() -> Any:
     """Keys with their project and owner in one query."""
     query = Key.select(Key, Project, Person).join(Project).switch(Key)
     return query.join(Person, JOIN.LEFT_OUTER)
 
 
-def page(
-    *,
-    by: Actor,
-    project: str | None = None,
-    status: str | None = None,
-    environment: str | None = None,
-    owner: str | None = None,
-    q: str | None = None,
-    sort: str = NEWEST_FIRST,
-    cursor: str | None = None,
-    limit: int = paging.LIMIT_DEFAULT,
-) -> Page[Key]:
-    """The keys that the actor may see, filtered, in one order. Raises Invalid, Unknown, Forbidden.
-
-    `q` finds part of a name or the start of a prefix or id; `sort` is one of SORTS, `-` before it
-    for descending.
-    """
-    journal.settle()
-    given = {"status": status, "environment": environment, "sort": sort}
-    KeyQuery.read({name: value for name, value in given.items() if value})
-    order = SORTS[sort.removeprefix("-")]
-    query = _joined().where(_visible(project, by))
-    if status:
-        query = query.where(_has_status(status, clock.now()))
-    if environment:
-        query = query.where(Key.environment == environment)
-    if owner:
-        query = query.where((Person.email == owner.lower()) | (Person.id == owner))
-    if q and q.strip():
-        query = query.where(_matches(q.strip()))
-    descending = sort.startswith("-")
-    return paging.fetch(query, [order, BY_ID], descending=descending, cursor=cursor, limit=limit)
-
-
-def _visible(project: str | None, by: Actor) -> Any:
-    seen = [projects.to_see(project, by=by)] if project else projects.visible(by)
-    for one in seen:
-        by.require(KEYS_READ, one.id)
-    own = [one.id for one in seen if by.sees_only_own(one.id)]
-    whole = [one.id for one in seen if not by.sees_only_own(one.id)]
-    # Said plainly where one project is meant, so that its index gives the order.
-    if len(whole) == 1 and not own:
-        return Key.project == whole[0]
-    if len(own) == 1 and not whole:
-        return (Key.project == own[0]) & (Key.owner == by.id)
-    return Key.project.in_(whole) | (Key.project.in_(own) & (Key.owner == by.id))
-
-
-def _has_status(status: str, now: int) -> Any:
+def has_status(status: str, now: int) -> Any:
+    """The condition that says of a key what `Key.status_at` says."""
     ended = Key.expires_at.is_null(False) & (Key.expires_at <= now)
     return {
         REVOKED: Key.revoked_at.is_null(False),
@@ -263,31 +242,17 @@ def _has_status(status: str, now: int) -> Any:
     }[status]
 
 
-def _matches(q: str) -> Any:
-    if len(q) > NAME_MAX_LENGTH:
-        raise Invalid({"q": f"must have at most {NAME_MAX_LENGTH} characters"})
-    return (
-        Key.name_sort.contains(sort_form(q)) | Key.prefix.startswith(q[: secret.VISIBLE_LENGTH])
-        | (Key.id == q)
-    )  # fmt: skip
-
-
-def names_of(key_ids: set[str]) -> dict[str, str]:
-    """The names of those keys that still exist."""
-    return {key.id: key.name for key in Key.select(Key.id, Key.name).where(Key.id.in_(key_ids))}
+def secret_in_grace(key: Key) -> Secret | None:
+    """The old secret that still works; there is at most one."""
+    if key.rotated_at is None:
+        return None
+    found = Secret.select().where(Secret.key == key, Secret.works_until > clock.now()).first()
+    return found  # type: ignore[no-any-return]
 
 
 def grace_of(key: Key) -> int | None:
     """When the old secret stops working, while there is one that still does."""
-    if key.rotated_at is None:
-        return None
-    now = clock.now()
-    previous = (
-        Secret.select(Secret.works_until)
-        .where(Secret.key == key, Secret.works_until > now)
-        .order_by(Secret.works_until.desc())
-        .first()
-    )
+    previous = secret_in_grace(key)
     return previous.works_until if previous else None
 
 
@@ -295,10 +260,12 @@ def grace_of(key: Key) -> int | None:
 
 
 @db.transaction
-def edit(key_id: str, fields: Mapping[str, Any], *, by: Actor) -> Key:
+def edit(key_id: str, fields: Mapping[str, Any], *, by: Actor, as_of: int | None = None) -> Key:
     """Changes what is sent, nothing else; what is already so leaves no event.
 
-    Raises Invalid, Unknown, Forbidden, Conflict (an enabled or extended key counts as live).
+    `as_of`, where given, is the key's `updated_at` when the edit was begun: what would alter a key
+    that was changed since is refused. Raises Invalid, Unknown, Forbidden, Conflict (an enabled or
+    extended key counts as live), key_versions.Changed.
     """
     key = key_to_change(key_id, by=by)
     change = KeyChange.read(fields)
@@ -313,6 +280,8 @@ def edit(key_id: str, fields: Mapping[str, Any], *, by: Actor) -> Key:
         field: (before[field], value) for field, value in _facts(key).items()
         if before[field] != value
     }  # fmt: skip
+    if as_of is not None and (differences or _turns(key, change)):
+        _refuse_stale(key, as_of, before)
     if differences:
         key.updated_at = now
         _record("key.edited", key, by, differences)
@@ -324,6 +293,18 @@ def edit(key_id: str, fields: Mapping[str, Any], *, by: Actor) -> Key:
     if key.dirty_fields:
         key.save(only=key.dirty_fields)
     return key
+
+
+def _turns(key: Key, change: KeyChange) -> bool:
+    """Whether the key is revoked or enabled by this."""
+    return change.sent("status") and (change.status == REVOKED) != (key.revoked_at is not None)
+
+
+def _refuse_stale(key: Key, as_of: int, facts: Mapping[str, Any]) -> None:
+    if key.updated_at != as_of:
+        status = REVOKED if key.revoked_at is not None else ACTIVE
+        present = {**facts, "status": status}
+        raise key_versions.changed(key.id, as_of, key.updated_at, present)
 
 
 def _refuse_fixed(key: Key, change: KeyChange) -> None:
@@ -399,22 +380,31 @@ def revoke_self(key_id: str, *, by: Actor) -> None:
 
 @db.transaction
 def rotate(
-    key_id: str, fields: Mapping[str, Any], *, by: Actor, confirm: str | None = None
+    key_id: str,
+    fields: Mapping[str, Any],
+    *,
+    by: Actor,
+    confirm: str | None = None,
+    rotated_at: int | None = None,
 ) -> tuple[Key, str, int | None]:
     """A new secret for the same key, and when the old one stops (None: at once).
 
     At most two secrets work: an older one that was still in its grace ends now. Grace never
-    outlives the key. `confirm`, where given, must be the key's name. Raises Invalid, Unknown,
-    Forbidden.
+    outlives the key. `confirm`, where given, must be the key's name; `rotated_at` when it was last
+    rotated (0: never), so that what is sent twice, or by two people, does not end the secret that
+    somebody has just copied. Raises Invalid, Unknown, Forbidden, Conflict.
     """
     key = key_to_change(key_id, by=by)
+    if rotated_at not in (None, key.rotated_at or 0):
+        raise Conflict(
+            f"{key.name} was rotated after you opened this. Nothing was done now: to rotate again "
+            "would end the secret made then."
+        )
     rotation = Rotation.read(fields)
     _refuse_other_name(key, confirm)
     refuse_grants(key.permissions, key.project_id, by)
     now = clock.now()
-    grace_end = key_fields.grace_end(rotation, now)
-    if grace_end is not None and key.expires_at is not None:
-        grace_end = min(grace_end, key.expires_at) if key.expires_at > now else None
+    grace_end = _grace_end(key, rotation, now)
     Secret.update(works_until=now).where(Secret.key == key, Secret.works_until > now).execute()
     (
         Secret.update(superseded_at=now, works_until=grace_end or now)
@@ -436,6 +426,51 @@ def rotate(
     return key, text, grace_end
 
 
+def _grace_end(key: Key, given: Rotation | GraceChange, now: int) -> int | None:
+    """When the old secret stops, never later than the key; None for at once."""
+    end = key_fields.grace_end(given, now)
+    if end is None or key.expires_at is None:
+        return end
+    return min(end, key.expires_at) if key.expires_at > now else None
+
+
+def grace_end(key: Key, period: str) -> int | None:
+    """When an old secret would stop that were given this period now; None for at once."""
+    return _grace_end(key, GraceChange(grace_period=period), clock.now())
+
+
+@db.transaction
+def set_grace(
+    key_id: str, fields: Mapping[str, Any], *, by: Actor, extends: bool = False
+) -> tuple[Key, int | None]:
+    """Says anew, from now on, how long the old secret works; `grace_period: null` ends it.
+
+    `extends`: never for less long than was said before. Returns the key and when the old secret
+    stops (None: it has). Raises Invalid, Unknown, Forbidden (to let a secret live on takes what to
+    rotate takes), Conflict where no old one works.
+    """
+    key = key_to_change(key_id, by=by)
+    change = GraceChange.read(fields)
+    now = clock.now()
+    ends_at = _grace_end(key, change, now)
+    if change.grace_period is not None:
+        refuse_grants(key.permissions, key.project_id, by)
+    previous = secret_in_grace(key)
+    if previous is None:
+        raise Conflict("No old secret of this key works any more.")
+    if change.grace_period is not None and ends_at is None:
+        raise Conflict("This key has expired, and its old secret with it. Extend the key first.")
+    if extends and (ends_at or now) < (previous.works_until or 0):
+        raise Invalid({"grace_period": "would end the old secret sooner than it does now"})
+    if ends_at != previous.works_until:
+        shown = (clock.iso(previous.works_until), clock.iso(ends_at))
+        previous.works_until, key.updated_at = ends_at or now, now
+        previous.save(only=[Secret.works_until])
+        key.save(only=[Key.updated_at])
+        _record("key.grace_changed", key, by, {"previous_secret_expires_at": shown})
+    return key, ends_at
+
+
 @db.transaction
 def delete(key_id: str, *, by: Actor, confirm: str | None = None) -> None:
     """Removes the key and its secrets for good; its entries stay until retention ends.
@@ -444,9 +479,54 @@ def delete(key_id: str, *, by: Actor, confirm: str | None = None) -> None:
     """
     key = key_to_change(key_id, by=by)
     _refuse_other_name(key, confirm)
+    key.updated_at = clock.now()
     _record("key.deleted", key, by, {"name": (key.name, None), "prefix": (key.prefix, None)})
     limits.forget(key.id)
     key.delete_instance()
+
+
+@db.transaction
+def revoke_many(key_ids: Iterable[str], *, by: Actor) -> list[Key]:
+    """Stops all of these keys at once, or none; returns those that were not revoked before.
+
+    Raises Invalid (ids), Unknown, Forbidden.
+    """
+    now = clock.now()
+    working = [key for key in keys_to_change(key_ids, by=by) if key.revoked_at is None]
+    for key in working:
+        _set_status(key, REVOKED, by, now)
+        key.save(only=key.dirty_fields)
+    return working
+
+
+@db.transaction
+def extend_many(key_ids: Iterable[str], fields: Mapping[str, Any], *, by: Actor) -> list[Key]:
+    """Has all of these keys expire then, or none; returns those that would have ended sooner. The
+    others stay as they are: to extend takes no time from a key.
+
+    `fields` are those of key_fields.Extension. Raises Invalid, Unknown, Forbidden, Conflict (an
+    extended key counts as live).
+    """
+    ends_at = key_fields.new_end(Extension.read(fields), clock.now())
+    sooner = [key for key in keys_to_change(key_ids, by=by) if key_fields.ends_before(key, ends_at)]
+    for key in sooner:
+        refuse_grants(key.permissions, key.project_id, by)
+    _refuse_too_many_again(sooner)
+    now = clock.now()
+    for key in sooner:
+        shown = (clock.iso(key.expires_at), clock.iso(ends_at))
+        key.expires_at, key.updated_at = ends_at, now
+        _record("key.edited", key, by, {"expires_at": shown})
+        key.save(only=key.dirty_fields)
+    return sooner
+
+
+def _refuse_too_many_again(keys: Iterable[Key]) -> None:
+    """Raises Conflict where those of the keys that have expired are too many to be live again."""
+    now = clock.now()
+    again = Counter(key.project_id for key in keys if key.status_at(now) == EXPIRED)
+    for project_id in sorted(again):
+        refuse_over_limit(projects.held(project_id), now, again[project_id])
 
 
 def _refuse_other_name(key: Key, confirm: str | None) -> None:
@@ -499,4 +579,5 @@ def _record(action: str, key: Key, by: Actor, changes: activity.Changes) -> None
         target_name=key.name,
         project_id=key.project_id,
         changes=changes,
+        at=key.updated_at,  # the version that it made
     )

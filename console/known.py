@@ -22,13 +22,16 @@ REMEMBERED_MAX = 20_000
 TRUSTED_SECONDS = 0.1
 
 QUERY = """
-    SELECT s.superseded_at, s.works_until, k.id, k.name, k.prefix, k.environment, k.permissions,
-           k.ip_allowlist, k.plan, k.limit_per_minute, k.limit_per_hour, k.monthly_quota,
-           k.external_id, k.metadata, k.expires_at, k.revoked_at, p.id, p.slug, o.id, o.email
+    SELECT s.digest, s.superseded_at, s.works_until, k.id, k.name, k.prefix, k.environment,
+           k.permissions, k.ip_allowlist, k.plan, k.limit_per_minute, k.limit_per_hour,
+           k.monthly_quota, k.external_id, k.metadata, k.expires_at, k.revoked_at, p.id, p.slug,
+           o.id, o.email
     FROM "secret" s JOIN "key" k ON k.id = s.key_id JOIN "project" p ON p.id = k.project_id
          LEFT JOIN "person" o ON o.id = k.owner_id
-    WHERE s.digest = {}
+    WHERE {}
 """
+BY_DIGEST = QUERY.format("s.digest = {}")
+BY_KEY = QUERY.format("s.key_id = {} AND s.superseded_at IS NULL")
 
 
 @dataclass(slots=True)
@@ -96,6 +99,11 @@ def find(digest: str) -> Known | None:
     return known
 
 
+def current_of(key_id: str) -> Known | None:
+    """The key with this id as its current secret opens it, for who knows the key but no secret."""
+    return _look_up(key_id, BY_KEY)
+
+
 def may_be_imported(text: str) -> bool:
     """Whether a text that is no secret of ours may be one that was imported."""
     return db.has_flag() and len(text) <= secret.LENGTH_MAX and text.isascii()
@@ -127,13 +135,13 @@ def _as_of_now() -> _Memory:
     return memory
 
 
-def _look_up(digest: str) -> Known | None:
-    row = db.handle.execute_sql(QUERY.format(db.handle.param), (digest,)).fetchone()
+def _look_up(sought: str, query: str = BY_DIGEST) -> Known | None:
+    row = db.handle.execute_sql(query.format(db.handle.param), (sought,)).fetchone()
     if row is None:
         return None
-    (superseded_at, works_until, key_id, name, prefix, environment, permissions, allowlist, plan,
-     per_minute, per_hour, quota, external_id, metadata, expires_at, revoked_at, project_id, slug,
-     owner_id, owner) = row  # fmt: skip
+    (digest, superseded_at, works_until, key_id, name, prefix, environment, permissions, allowlist,
+     plan, per_minute, per_hour, quota, external_id, metadata, expires_at, revoked_at, project_id,
+     slug, owner_id, owner) = row  # fmt: skip
     key = Key(
         plan=plan,
         environment=environment,

@@ -199,6 +199,11 @@ class Entry(Base):
 Entry.add_index(Entry.key_id, Entry.id)
 Entry.add_index(Entry.project_id, Entry.id)
 Entry.add_index(Entry.request_id)
+# Who still presents an old secret: found among millions that present the present one. Written out,
+# for no database takes a parameter here.
+Entry.add_index(
+    Entry.index(Entry.key_id, Entry.id, where=SQL("(secret = 'previous')"), name="entry_previous")
+)
 
 
 class Usage(Base):

@@ -3,7 +3,7 @@
 import base64
 import json
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Generic, TypeVar
 
@@ -17,7 +17,6 @@ T = TypeVar("T")
 
 LIMIT_DEFAULT = 50
 LIMIT_MAX = 200
-WALK_ROWS = 1_000
 FORWARD, BACK = "f", "b"
 WHOLE = re.compile(r"([0-9]{1,9})(?:\.0+)?")
 INTEGER_MAX = 2**63 - 1
@@ -40,11 +39,15 @@ class PageQuery(Fields):
 
 @dataclass(frozen=True, slots=True)
 class Page(Generic[T]):
-    """Rows in the order asked for, and the cursors of the neighbouring pages (None at an end)."""
+    """Rows in the order asked for, and the cursors of the neighbouring pages (None at an end).
+
+    `stopped` is the row at which a search paused, the page not being full; see search.py.
+    """
 
     rows: list[T]
     next_cursor: str | None
     previous_cursor: str | None
+    stopped: T | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +59,51 @@ class Order:
     value_of: Callable[[Any], Any]
 
 
+@dataclass(frozen=True, slots=True)
+class Walk:
+    """From where on, and which way, a page is read."""
+
+    orders: Sequence[Order]  # unique together
+    direction: str
+    position: list[Any] | None
+    is_downwards: bool
+    limit: int
+
+    def over(self, query: Any) -> Any:
+        """The rows of the query from here on, in order, one more than the page holds."""
+        columns = [order.column for order in self.orders]
+        if self.position is not None:
+            query = query.where(_beyond(columns, self.position, self.is_downwards))
+        in_order = (c.desc() if self.is_downwards else c.asc() for c in columns)
+        return query.order_by(*in_order).limit(self.limit + 1)
+
+    def up_to(self, row: Any) -> Any:
+        """The condition to come no later than this row."""
+        values = [order.value_of(row) for order in self.orders]
+        return ~_beyond([order.column for order in self.orders], values, self.is_downwards)
+
+    def page(self, rows: list[Any]) -> Page[Any]:
+        """What `over` found, as a page."""
+        has_more = len(rows) > self.limit
+        rows = rows[: self.limit]
+        if self.direction == BACK:
+            rows.reverse()
+        more_after = has_more if self.direction == FORWARD else True
+        more_before = has_more if self.direction == BACK else self.position is not None
+        return Page(
+            rows=rows,
+            next_cursor=_encode(FORWARD, rows[-1], self.orders) if rows and more_after else None,
+            previous_cursor=_encode(BACK, rows[0], self.orders) if rows and more_before else None,
+        )
+
+
+def begin(orders: Sequence[Order], *, descending: bool, cursor: str | None, limit: int) -> Walk:
+    """Where the cursor says, in these orders. Raises Invalid: cursor, limit."""
+    refuse_limit(limit)
+    direction, position = _decode(cursor, orders) if cursor else (FORWARD, None)
+    return Walk(orders, direction, position, descending == (direction == FORWARD), limit)
+
+
 def fetch(
     query: Any,
     orders: Sequence[Order],
@@ -65,26 +113,8 @@ def fetch(
     limit: int,
 ) -> Page[Any]:
     """One page of `query` by these orders (unique together). Raises Invalid: cursor, limit."""
-    if not 1 <= limit <= LIMIT_MAX:
-        raise Invalid({"limit": f"must be a whole number from 1 to {LIMIT_MAX}"})
-    direction, position = _decode(cursor, orders) if cursor else (FORWARD, None)
-    columns = [order.column for order in orders]
-    downwards = descending == (direction == FORWARD)
-    if position is not None:
-        query = query.where(_beyond(columns, position, downwards))
-    query = query.order_by(*(c.desc() if downwards else c.asc() for c in columns))
-    rows = list(query.limit(limit + 1))
-    has_more = len(rows) > limit
-    rows = rows[:limit]
-    if direction == BACK:
-        rows.reverse()
-    more_after = has_more if direction == FORWARD else True
-    more_before = has_more if direction == BACK else position is not None
-    return Page(
-        rows=rows,
-        next_cursor=_encode(FORWARD, rows[-1], orders) if rows and more_after else None,
-        previous_cursor=_encode(BACK, rows[0], orders) if rows and more_before else None,
-    )
+    walk = begin(orders, descending=descending, cursor=cursor, limit=limit)
+    return walk.page(list(walk.over(query)))
 
 
 def by_id(query: Any, column: Any, cursor: str | None, limit: int) -> Page[Any]:
@@ -93,27 +123,20 @@ def by_id(query: Any, column: Any, cursor: str | None, limit: int) -> Page[Any]:
     return fetch(query, [newest], descending=True, cursor=cursor, limit=limit)
 
 
-def walk(query: Any, column: Any, cursor: str | None, most: int | None) -> Iterator[Any]:
-    """Every row from the cursor on, newest id first, and at most so many.
-
-    Read in parts, so that neither memory nor a long look at the database is taken; what is added
-    meanwhile is newer, and not among them. Raises Invalid (cursor) at once.
-    """
-    newest = Order(column, int, lambda row: row.id)
-    position = _decode(cursor, [newest])[1] if cursor else None
-    return _walk(query, column, position, most)
+def refuse_limit(limit: int) -> None:
+    if not 1 <= limit <= LIMIT_MAX:
+        raise Invalid({"limit": f"must be a whole number from 1 to {LIMIT_MAX}"})
 
 
-def _walk(query: Any, column: Any, position: list[Any] | None, most: int | None) -> Iterator[Any]:
-    while most is None or most > 0:
-        part = query if position is None else query.where(_beyond([column], position, True))
-        size = WALK_ROWS if most is None else min(most, WALK_ROWS)
-        rows = list(part.order_by(column.desc()).limit(size))
-        yield from rows
-        if len(rows) < size:
-            return
-        position = [rows[-1].id]
-        most = None if most is None else most - size
+def cursor_of(direction: str, row_id: int) -> str:
+    """The cursor of a list by id: what lies beyond this id."""
+    return _encoded(direction, row_id)
+
+
+def place_of(cursor: str) -> tuple[str, int]:
+    """What `cursor_of` made a cursor of. Raises Invalid."""
+    direction, (row_id,) = _decode(cursor, [Order(None, int, lambda row: row.id)])
+    return direction, row_id
 
 
 def _beyond(columns: Sequence[Any], position: Sequence[Any], downwards: bool) -> Any:
@@ -123,7 +146,10 @@ def _beyond(columns: Sequence[Any], position: Sequence[Any], downwards: bool) ->
 
 
 def _encode(direction: str, row: Any, orders: Sequence[Order]) -> str:
-    content = [direction, *(order.value_of(row) for order in orders)]
+    return _encoded(direction, *(order.value_of(row) for order in orders))
+
+
+def _encoded(*content: Any) -> str:
     text = json.dumps(content, separators=(",", ":"), ensure_ascii=False)
     return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
 

@@ -27,6 +27,7 @@ CONSOLE = (
 )  # fmt: skip
 INCLUDED_IN = {KEYS_READ: KEYS_MANAGE, KEYS_WRITE: KEYS_MANAGE}
 EVERYTHING = frozenset({"*", "*:*", ADMIN})
+MANAGING = frozenset({KEYS_READ, KEYS_WRITE})  # both together are KEYS_MANAGE
 
 
 def parse(items: Iterable[str]) -> list[str]:
@@ -40,6 +41,14 @@ def parse(items: Iterable[str]) -> list[str]:
     return found
 
 
+def one(text: str) -> str:
+    """The permission, as one that can be held. Raises ValueError."""
+    text = text.strip()
+    if not _is_permission(text):
+        raise ValueError(HELP)
+    return text
+
+
 @lru_cache(maxsize=10_000)
 def _is_permission(text: str) -> bool:
     return len(text) <= PERMISSION_MAX_LENGTH and PATTERN.fullmatch(text) is not None
@@ -51,15 +60,16 @@ def met(held: Iterable[str], required: str) -> bool:
     A longer one, `a:b:c`, is met by `a:b:*` too.
     """
     held = frozenset(held)
-    if required in held or held & EVERYTHING:
-        return True
+    return not held.isdisjoint(meeting(required)) or (required == KEYS_MANAGE and held >= MANAGING)
+
+
+@lru_cache(maxsize=1_000)
+def meeting(required: str) -> frozenset[str]:
+    """The permissions of which any one, held, meets the required one by itself."""
     parts = required.split(":")
-    if any(":".join(parts[:end]) + ":*" in held for end in range(1, len(parts))):
-        return True
+    families = {":".join(parts[:end]) + ":*" for end in range(1, len(parts))}
     wider = INCLUDED_IN.get(required)
-    if wider is not None:
-        return met(held, wider)
-    return required == KEYS_MANAGE and {KEYS_READ, KEYS_WRITE} <= held
+    return EVERYTHING | families | {required} | ({wider} if wider else frozenset())
 
 
 def missing(held: Iterable[str], required: Sequence[str]) -> tuple[str, ...]:

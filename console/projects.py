@@ -9,8 +9,9 @@ import peewee
 from pydantic import AfterValidator, ConfigDict, Field
 from typing_extensions import TypedDict
 
-from console import activity, clock, db, paging, secret
+from console import activity, catalogue, clock, db, paging, secret
 from console.actor import KEY, Actor
+from console.catalogue import Catalogue, Offer
 from console.errors import Conflict, Forbidden, Invalid, Unknown
 from console.fields import Fields, Instant, Name, OneOf, Whole, text_schema
 from console.models import Key, Project
@@ -54,6 +55,9 @@ ABOUT_ENVIRONMENT = (
     "null: where prefix and format allow it"
 )
 ABOUT_KEY_LIMIT = "How many live keys at most; null: as many as this installation allows"
+ABOUT_CATALOGUE = (
+    "At most 100 permissions that the console offers for keys; a key may hold others, too"
+)
 # In which of these what the fields say of the environment does not go together.
 NOT_TOGETHER: list[Any] = [
     {
@@ -92,6 +96,7 @@ class NewProject(Fields):
     key_format: KeyFormat = secret.BASE62
     shows_environment: bool | None = Field(None, description=ABOUT_ENVIRONMENT)
     key_limit: KeyLimit | None = Field(None, description=ABOUT_KEY_LIMIT)
+    permission_catalogue: Catalogue = Field([], description=ABOUT_CATALOGUE)
 
 
 class ProjectChange(Fields):
@@ -103,6 +108,7 @@ class ProjectChange(Fields):
     key_format: KeyFormat = ""
     shows_environment: bool | None = Field(None, description=ABOUT_ENVIRONMENT)
     key_limit: KeyLimit | None = Field(None, description=ABOUT_KEY_LIMIT)
+    permission_catalogue: Catalogue = Field([], description=ABOUT_CATALOGUE)
 
 
 class ProjectFacts(TypedDict):
@@ -113,6 +119,7 @@ class ProjectFacts(TypedDict):
     key_format: KeyFormat
     shows_environment: Annotated[bool, Field(description="Whether secrets say `live` or `test`")]
     key_limit: Annotated[int | None, Field(description=ABOUT_KEY_LIMIT)]
+    permission_catalogue: Annotated[list[Offer], Field(description=ABOUT_CATALOGUE)]
 
 
 class ProjectObject(ProjectFacts):
@@ -144,6 +151,7 @@ def create(fields: Mapping[str, Any], *, by: Actor) -> Project:
         key_format=new.key_format,
         shows_environment=shows_environment,
         key_limit=new.key_limit,
+        permission_catalogue=catalogue.stored(new.permission_catalogue),
         created_at=clock.now(),
     )
     _record(
@@ -183,6 +191,8 @@ def edit(slug: str, fields: Mapping[str, Any], *, by: Actor) -> Project:
         raise Invalid({"slug": "cannot change; create another project"})
     before = _facts(project)
     wanted = {**before, **change.model_dump(include=set(before), exclude_unset=True)}
+    if change.sent("permission_catalogue"):
+        wanted["permission_catalogue"] = catalogue.stored(change.permission_catalogue)
     wanted["shows_environment"] = _environment_part(
         wanted["prefix"], wanted["key_format"], wanted["shows_environment"]
     )
@@ -241,6 +251,7 @@ def _facts(project: Project) -> ProjectFacts:
         "key_format": project.key_format,
         "shows_environment": project.shows_environment,
         "key_limit": project.key_limit,
+        "permission_catalogue": list(project.permission_catalogue),
     }
 
 

@@ -9,15 +9,17 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 
 import peewee
+from peewee import JOIN
 from pydantic import Field
 from typing_extensions import TypedDict
 
-from console import clock, db, journal, projects
+from console import clock, db, journal, limits, projects
 from console.actor import Actor
 from console.fields import Fields, Instant, OneOf
 from console.key_fields import KeyUsage
 from console.keys import key_to_analyse
-from console.models import Key, Usage
+from console.limits import Allowance, CountsUnavailable
+from console.models import Key, Project, Usage
 from console.permissions import ANALYTICS_READ
 
 HOUR, DAY, MONTH = "hour", "day", "month"
@@ -53,29 +55,35 @@ class Bucket:
 def of_key(key_id: str, period: str, *, by: Actor) -> list[Bucket]:
     """The key's buckets, oldest first, empty ones too. Raises Invalid, Unknown, Forbidden."""
     key = key_to_analyse(key_id, by=by)
-    return _buckets(Usage.subject_id == key.id, period)
+    return _buckets(Usage.select().where(Usage.subject_id == key.id), period)
 
 
-def of_project(slug: str | None, period: str, *, by: Actor) -> list[Bucket]:
-    """The project's buckets; for a member those of their own keys. Raises Invalid, Unknown,
-    Forbidden."""
+def of_project(slug: str | None, period: str, *, by: Actor, before: bool = False) -> list[Bucket]:
+    """The project's buckets; for a member those of their own keys. With `before` as many that come
+    before those. Raises Invalid, Unknown, Forbidden."""
     project = projects.to_act_in(slug, by=by)
     by.require(ANALYTICS_READ, project.id)
-    if by.sees_only_own(project.id):
-        own = Key.select(Key.id).where(Key.project == project, Key.owner == by.id)
-        return _buckets(Usage.subject_id.in_(own), period)
-    return _buckets(Usage.subject_id == project.id, period)
+    return _buckets(counts_in(project, by), period, before)
 
 
-def _buckets(subjects: Any, period: str) -> list[Bucket]:
+def counts_in(project: Project, by: Actor) -> Any:
+    """The counts of a project, as far as the actor sees them, as a query to narrow down."""
+    if not by.sees_only_own(project.id):
+        return Usage.select().where(Usage.subject_id == project.id)
+    # CROSS: SQLite would rather read everybody's counts of the time than look for those of each.
+    own = Key.select().join(Usage, JOIN.CROSS).where(Usage.subject_id == Key.id)
+    return own.where(Key.project == project, Key.owner == by.id)
+
+
+def _buckets(counts: Any, period: str, before: bool = False) -> list[Bucket]:
     UsageQuery.read({"period": period})
     journal.settle()
     unit, number = PERIODS[period]
-    starts = _starts(unit, number)
+    starts = _starts(unit, 2 * number if before else number)[:number]
     sums = peewee.fn.sum(Usage.allowed), peewee.fn.sum(Usage.denied)
     rows: Any = (
-        Usage.select(Usage.start_at, *sums)
-        .where(subjects, Usage.unit == unit, Usage.start_at >= starts[0])
+        counts.select(Usage.start_at, *sums)
+        .where(Usage.unit == unit, Usage.start_at.between(starts[0], starts[-1]))
         .group_by(Usage.start_at)
         .tuples()
     )
@@ -104,6 +112,14 @@ def totals_of(key: Key) -> KeyUsage:
         "requests_this_month": counts.get(MONTH, 0),
         "requests_total": key.requests_total,
     }
+
+
+def allowance_of(key: Key) -> Allowance | None:
+    """What is left of the key's limits now; None where that cannot be told at the moment."""
+    try:
+        return limits.look(key.id, limits.limits_of(key), 0, clock.now())
+    except CountsUnavailable:
+        return None
 
 
 def prune() -> None:

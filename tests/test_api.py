@@ -9,7 +9,7 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
-from console import audit, keys
+from console import audit, key_list, keys
 from console import clock as time
 from console.actor import Actor
 from console.models import Event, Key, Person, Project
@@ -1083,7 +1083,7 @@ def test_an_error_of_ours_tells_no_detail(
     def fail(*_: Any, **__: Any) -> None:
         raise RuntimeError("the inside of the house")
 
-    monkeypatch.setattr(keys, "page", fail)
+    monkeypatch.setattr(key_list, "page", fail)
     answer = call("GET", "/api-keys")
     assert_problem(answer, 500, "INTERNAL")
     assert "house" not in answer.text

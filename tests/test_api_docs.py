@@ -28,6 +28,8 @@ FRESH = {"slug": "fresh-{}", "email": "fresh-{}@example.com"}
 MADE_AT = {
     "/api/v1/webhooks/{webhook_id}/deliveries": "/api/v1/webhooks/{webhook_id}/test",
 }
+# What has to be done with a thing before the line can be run.
+FIRST = {"set_grace": "/api/v1/api-keys/{key_id}/rotate"}
 
 VARIABLE = re.compile(r"\$(?!LATCHKEY_)([A-Z_]+)")
 
@@ -59,7 +61,7 @@ def _read(name: str, section: str) -> Shown:
         method=one(r'<p class="operation"><code><strong class="\w+">(\w+)<'),
         path=one(r'<p class="operation"><code><strong.*?</strong> (.*?)<'),
         status=one(r'<code class="good-text">(\d+)<'),
-        curl=one(r'<pre id="curl-\w+">(.*?)</pre>'),
+        curl=one(r'<pre id="curl-\w+" tabindex="0">(.*?)</pre>'),
         text=" ".join(html.unescape(re.sub(r"<[^>]+>", "", apart)).split()),
     )
 
@@ -193,7 +195,7 @@ def test_the_page_explains_every_variable_of_its_curl_lines(page: str) -> None:
 
 
 def test_the_refusal_shown_is_the_one_that_is_answered(page: str, client: FlaskClient) -> None:
-    found = re.findall(r'<pre id="refusal">(.*?)</pre>', page, re.DOTALL)[0]
+    found = re.findall(r'<pre id="refusal" tabindex="0">(.*?)</pre>', page, re.DOTALL)[0]
     answered = client.post("/api/v1/auth/token", json={"email": "", "password": ""}).get_json()
     assert json.loads(html.unescape(found)).keys() >= answered.keys() - {"errors"}
 
@@ -307,6 +309,8 @@ class Shell:
         for one in re.finditer(r"/\{(\w+)\}", call.path):
             thing = self.make(call.path[: one.start()], **found)
             found[one[1]] = str(thing[one[1] if one[1] in thing else "id"])
+        if call.name in FIRST:
+            self.make(FIRST[call.name], **found)
         by_key = ONLY_BY_KEY in call.text
         return {
             **{name.upper(): value for name, value in found.items()},

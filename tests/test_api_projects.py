@@ -15,7 +15,8 @@ from tests.conftest import Clock, MakeKey, bearer
 from tests.test_api import V1, access_token, assert_problem
 
 PROJECT_FIELDS = {
-    "id", "slug", "name", "prefix", "key_format", "shows_environment", "key_limit", "created_at",
+    "id", "slug", "name", "prefix", "key_format", "shows_environment", "key_limit",
+    "permission_catalogue", "created_at",
 }  # fmt: skip
 Call = Callable[..., TestResponse]
 
@@ -51,6 +52,7 @@ def test_create_project_answers_the_project_and_where_it_is(call: Call) -> None:
         **sent,
         "key_format": "base62",
         "shows_environment": False,
+        "permission_catalogue": [],
         "created_at": "2026-11-20T10:30:00Z",
     }
     assert answer.headers["Location"] == f"{V1}/projects/tasks"

@@ -4,11 +4,12 @@ from typing import Any
 
 import peewee
 import pytest
+from peewee import fn
 
-from console import audit, check, country, db, journal, keys, secret
+from console import audit, check, country, db, journal, keys, outcomes, search, secret
 from console import clock as time_of_day
 from console import usage as usage_counts
-from console.actor import Actor
+from console.actor import Actor, command_line
 from console.errors import Forbidden, Invalid, Unknown
 from console.models import Attempt, Entry, Event, Key, Project, Usage
 from tests.conftest import Clock, MakeKey, checked
@@ -142,6 +143,16 @@ FILTERS = {
     "since and until": (
         {"since": "2026-11-20T10:31:00Z", "until": "2026-11-20T11:33:00+01:00"}, "cb"
     ),
+    "a code": ({"code": "PERMISSION_DENIED"}, "c"),
+    "another code": ({"code": "API_KEY_REVOKED"}, "e"),
+    "the code of what was let in": ({"code": "VALID"}, "ba"),
+    "a path": ({"endpoint": "/c"}, "c"),
+    "the start of all paths": ({"endpoint": "/"}, "edcba"),
+    "a path in capitals": ({"endpoint": "/C"}, ""),
+    "no wildcard": ({"endpoint": "%"}, ""),
+    "nor one for a character": ({"endpoint": "_c"}, ""),
+    "a secret": ({"secret": "current"}, "edcba"),
+    "the old secret": ({"secret": "previous"}, ""),
     "several": ({"status": "denied", "method": "GET", "ip": "192.0.2.1"}, "c"),
 }  # fmt: skip
 
@@ -158,6 +169,8 @@ def test_each_filter_narrows_the_log(logged: Key, operator: Actor, name: str) ->
         ("status", "ok"), ("status", "99"), ("status", "600"), ("status", "6xx"),
         ("status", "4XX"), ("status", "20٣"), ("ip", "localhost"), ("ip", "10.0.0.0/8"),
         ("since", "yesterday"), ("since", "2026-11-20"), ("until", "2026-11-20T10:30:00"),
+        ("code", "API_KEY_MISSING"), ("code", "valid"), ("secret", "old"),
+        ("endpoint", "/" * 2_001), ("endpoint", "/\0"), ("method", "M" * 21),
     ],
 )  # fmt: skip
 def test_a_filter_that_makes_no_sense_is_refused_by_name(
@@ -167,6 +180,193 @@ def test_a_filter_that_makes_no_sense_is_refused_by_name(
     with pytest.raises(Invalid) as refused:
         log(key, operator, **{field: text})
     assert list(refused.value.fields) == [field]
+
+
+def project_log(project: Project, by: Actor, **filters: str) -> str:
+    shown = audit.page_of_project(project.id, by=by, filters=filters, cursor=None, limit=50)
+    return "".join(entry.endpoint for entry in shown.rows).replace("/", "")
+
+
+def test_old_secrets_are_told_apart_in_the_log(make_key: MakeKey, operator: Actor) -> None:
+    key, old = make_key()
+    ask(old, endpoint="/a")
+    _, new, _ = keys.rotate(key.id, {"grace_period": "1h"}, by=operator)
+    for endpoint, text in (("/b", old), ("/c", new)):
+        ask(text, endpoint=endpoint)
+    assert log(key, operator, secret="previous") == ["/b"]
+    assert log(key, operator, secret="current") == ["/c", "/a"]
+    assert log(key, operator, secret="previous", method="PUT") == []
+
+
+def test_a_projects_log_is_narrowed_to_a_key_by_id_or_name(
+    make_key: MakeKey, operator: Actor, project: Project
+) -> None:
+    first, first_text = make_key(name="Résumé")
+    other, other_text = make_key(name="twice")
+    twin, twin_text = make_key(name="TWICE")
+    for text, endpoint in ((first_text, "/a"), (other_text, "/b"), (twin_text, "/c")):
+        ask(text, endpoint=endpoint)
+    assert project_log(project, operator, key=first.id) == "a"
+    assert project_log(project, operator, key="re\u0301sume\u0301") == "a"
+    assert project_log(project, operator, key="Twice") == "cb"
+    assert project_log(project, operator, key=other.id, endpoint="/c") == ""
+    keys.delete(first.id, by=operator)
+    assert project_log(project, operator, key=first.id) == "a"
+    with pytest.raises(Unknown) as refused:
+        project_log(project, operator, key="Résumé")
+    assert list(refused.value.fields) == ["key"]
+
+
+def test_the_key_filter_shows_nothing_that_is_somebody_elses(
+    make_key: MakeKey, operator: Actor, member: Actor, project: Project, other_project: Project
+) -> None:
+    foreign, foreign_text = make_key(project="other", name="foreign")
+    others, others_text = make_key(name="others")
+    own, own_text = make_key(name="own", by=member)
+    for text in (foreign_text, others_text, own_text):
+        ask(text, endpoint="/x")
+    assert project_log(project, operator, key=foreign.id) == ""
+    assert project_log(project, operator, key=others.id) == "x"
+    assert project_log(project, member, key=others.id) == ""
+    assert project_log(project, member, key="own") == "x"
+    for name in ("foreign", "others"):
+        with pytest.raises(Unknown):
+            project_log(project, member, key=name)
+
+
+def test_what_a_check_can_log_is_what_the_filter_takes() -> None:
+    known = {rule.code for rule in check.RULES_OF_A_KEY}
+    assert set(audit.CODES_LOGGED) == known | {"VALID", "RATE_LIMITED", "QUOTA_EXCEEDED"}
+
+
+# --- long logs ------------------------------------------------------------------------------
+
+
+def enter(key: Key, count: int, at: int = 0, **more: Any) -> None:
+    """So many entries of the key, a second apart, as the database has them."""
+    first = {
+        "project_id": key.project_id, "key_id": key.id, "secret": "current", "method": "GET",
+        "endpoint": "/tasks", "ip": "203.0.113.7", "country": "DE", "status": 200, "code": "VALID",
+        "user_agent": "curl/8", "request_id": "req_1", "permissions": [], **more,
+    }  # fmt: skip
+    rows = [{**first, "at": at + number * time_of_day.SECOND} for number in range(count)]
+    for start in range(0, count, 500):
+        Entry.insert_many(rows[start : start + 500]).execute()
+
+
+def test_a_search_for_what_is_rare_is_continued_by_the_cursor(
+    make_key: MakeKey, operator: Actor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(search, "SCAN_ROWS", 100)
+    key, _ = make_key()
+    enter(key, 1, ip="192.0.2.9", endpoint="/rare")
+    enter(key, 250)
+    cursor, looks, found = None, 0, []
+    while not looks or cursor:
+        page = audit.page_of_key(
+            key.id, by=operator, filters={"ip": "192.0.2.9"}, cursor=cursor, limit=5
+        )
+        found += [entry.endpoint for entry in page.rows]
+        assert (page.stopped is None) == (page.next_cursor is None)
+        cursor, looks = page.next_cursor, looks + 1
+    assert (found, looks) == (["/rare"], 3)
+    everything = audit.all_of_key(
+        key.id, by=operator, filters={"ip": "192.0.2.9"}, cursor=None, most=None
+    )
+    assert [entry.endpoint for entry in everything] == ["/rare"]
+
+
+@pytest.mark.parametrize("looked_at", [5, 1_000_000])
+def test_a_time_is_found_wherever_it_lies(
+    make_key: MakeKey, operator: Actor, monkeypatch: pytest.MonkeyPatch, looked_at: int
+) -> None:
+    """Without reading what is newer: a short look finds what is a thousand entries back."""
+    key, _ = make_key()
+    enter(key, 1_000)
+    monkeypatch.setattr(audit, "OUT_OF_STEP", 2 * time_of_day.SECOND)
+    monkeypatch.setattr(search, "SCAN_ROWS", looked_at)
+    filters = {"since": "1970-01-01T00:00:07Z", "until": "1970-01-01T00:00:09Z"}
+    page = audit.page_of_key(key.id, by=operator, filters=filters, cursor=None, limit=5)
+    assert [entry.at // time_of_day.SECOND for entry in page.rows] == [8, 7]
+
+
+@pytest.mark.parametrize("instant", [0, 1, 500, 999, 1_000, 5_000])
+def test_the_first_entry_of_a_time_is_found_by_halving(make_key: MakeKey, instant: int) -> None:
+    key, _ = make_key()
+    assert audit._first_id(instant) == 0
+    enter(key, 1_000)
+    Entry.delete().where(Entry.id.in_(range(200, 300))).execute()
+    first = Entry.select(fn.MIN(Entry.id)).where(Entry.at >= instant * time_of_day.SECOND).scalar()
+    newest = Entry.select(fn.MAX(Entry.id)).scalar()
+    found = audit._first_id(instant * time_of_day.SECOND)
+    assert found == (first or newest + 1)
+
+
+def test_what_was_stored_late_is_found_at_its_time(make_key: MakeKey, operator: Actor) -> None:
+    """Processes store their entries in turns: for a moment ids are out of step with times."""
+    key, _ = make_key()
+    enter(key, 1, at=100 * time_of_day.SECOND, endpoint="/early")
+    enter(key, 1, at=130 * time_of_day.SECOND)
+    enter(key, 1, at=101 * time_of_day.SECOND, endpoint="/late")
+    filters = {"until": "1970-01-01T00:02:00Z"}
+    assert log(key, operator, **filters) == ["/late", "/early"]
+
+
+@pytest.mark.parametrize("kind", ["key", "project"])
+def test_newer_entries_are_asked_for_by_the_newest_id_that_is_known(
+    make_key: MakeKey, operator: Actor, project: Project, kind: str
+) -> None:
+    key, text = make_key()
+    other, other_text = make_key()
+
+    def newer(after: int, **filters: str) -> tuple[list[str], int]:
+        if kind == "key":
+            rows, newest = audit.newer_of_key(key.id, after, by=operator, filters=filters)
+        else:
+            rows, newest = audit.newer_of_project(project.id, after, by=operator, filters=filters)
+        return [entry.endpoint for entry in rows], newest
+
+    assert newer(0) == ([], 0)
+    ask(text, endpoint="/a")
+    _, first = newer(0)
+    ask(text, endpoint="/b", method="POST")
+    ask(text, endpoint="/c")
+    assert newer(first) == (["/c", "/b"], first + 2)
+    assert newer(first, method="POST") == (["/b"], first + 2)
+    assert newer(first, method="PUT") == ([], first + 2)
+    assert newer(first + 2) == ([], first + 2)
+    ask(other_text, endpoint="/d")
+    assert newer(first + 2) == (([], first + 2) if kind == "key" else (["/d"], first + 3))
+
+
+def test_asking_for_newer_entries_writes_nothing(
+    make_key: MakeKey, operator: Actor, project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, text = make_key()
+    check.check(check.Request(secret=text, request_id="r"))
+    monkeypatch.setattr(journal, "settle", lambda: pytest.fail("stored what others will"))
+    assert audit.newer_of_project(project.id, 0, by=operator, filters={}) == ([], 0)
+
+
+# --- one entry ------------------------------------------------------------------------------
+
+
+def test_an_entry_is_shown_to_who_may_read_the_log(
+    make_key: MakeKey, operator: Actor, member: Actor, viewer: Actor, stranger: Actor,
+    project: Project, other_project: Project,
+) -> None:  # fmt: skip
+    ask(make_key(by=member)[1], endpoint="/own")
+    ask(make_key()[1], endpoint="/others")
+    own, others = Entry.select().order_by(Entry.id)
+    for by, entry in ((operator, others), (viewer, others), (member, own)):
+        assert audit.entry_to_read(entry.id, project.id, by=by) == entry
+    for by, entry_id, project_id in (
+        (member, others.id, project.id), (stranger, own.id, project.id),
+        (stranger, own.id, other_project.id), (operator, own.id, other_project.id),
+        (operator, 2**70, project.id), (operator, 0, project.id),
+    ):  # fmt: skip
+        with pytest.raises(Unknown):
+            audit.entry_to_read(entry_id, project_id, by=by)
 
 
 # --- what is stored -------------------------------------------------------------------------
@@ -262,7 +462,7 @@ def test_a_new_key_was_never_used(make_key: MakeKey) -> None:
 
 
 def groups() -> dict[tuple[str, str], int]:
-    return {(row.ip, row.code): row.count for row in audit.attempts()}
+    return {(row.ip, row.code): row.count for row in audit.attempts(by=command_line())}
 
 
 def test_attempts_without_a_known_key_are_grouped_and_leave_no_entry(
@@ -288,7 +488,10 @@ def test_attempts_are_grouped_by_hour_newest_first(make_key: MakeKey, clock: Clo
     ask("x")
     ask("x", ip="192.0.2.2")
     ask("x", ip="192.0.2.2")
-    hours = [(time_of_day.iso(row.hour_at), row.ip, row.count) for row in audit.attempts()]
+    hours = [
+        (time_of_day.iso(row.hour_at), row.ip, row.count)
+        for row in audit.attempts(by=command_line())
+    ]
     assert hours == [
         ("2026-11-20T11:00:00Z", "192.0.2.2", 2),
         ("2026-11-20T11:00:00Z", "192.0.2.1", 1),
@@ -351,6 +554,12 @@ def test_attempts_are_forgotten_after_a_week(make_key: MakeKey, clock: Clock) ->
     assert Attempt.select().count() == 0
 
 
+def test_attempts_are_for_owners(owner: Actor, admin: Actor) -> None:
+    assert audit.attempts(by=owner) == []
+    with pytest.raises(Forbidden):
+        audit.attempts(by=admin)
+
+
 # --- retention ------------------------------------------------------------------------------
 
 
@@ -411,7 +620,7 @@ def test_an_outcome_takes_the_place_of_the_verdicts_status(
     _, text = make_key()
     checked(check.Request(secret=text, request_id="req_1"))
     given = [{"request_id": "req_1", "status": 418, "latency_ms": 12}]
-    assert audit.record_outcomes(given, by=operator) == {"updated": 1, "unknown": []}
+    assert outcomes.record_outcomes(given, by=operator) == {"updated": 1, "unknown": []}
     entry = entry_of("req_1")
     assert (entry.status, entry.latency_ms, entry.code) == (418, 12, "VALID")
 
@@ -422,7 +631,7 @@ def test_an_outcome_that_comes_before_its_entry_is_stored_finds_it(
     _, text = make_key()
     check.check(check.Request(secret=text, request_id="req_1"))
     given = [{"request_id": "req_1", "status": 500}]
-    assert audit.record_outcomes(given, by=operator)["updated"] == 1
+    assert outcomes.record_outcomes(given, by=operator)["updated"] == 1
     assert (entry_of("req_1").status, entry_of("req_1").latency_ms) == (500, None)
 
 
@@ -430,7 +639,7 @@ def test_of_two_outcomes_the_later_holds(make_key: MakeKey, operator: Actor) -> 
     _, text = make_key()
     checked(check.Request(secret=text, request_id="req_1"))
     given = [{"request_id": "req_1", "status": status} for status in (500, 503)]
-    assert audit.record_outcomes(given, by=operator)["updated"] == 2
+    assert outcomes.record_outcomes(given, by=operator)["updated"] == 2
     assert entry_of("req_1").status == 503
 
 
@@ -440,7 +649,7 @@ def test_requests_that_are_not_known_or_not_theirs_are_told_alike(
     _, text = make_key()
     checked(check.Request(secret=text, request_id="req_1"))
     given = [{"request_id": name, "status": 500} for name in ("req_1", "req_none")]
-    report = audit.record_outcomes(given, by=stranger)
+    report = outcomes.record_outcomes(given, by=stranger)
     assert report == {"updated": 0, "unknown": ["req_1", "req_none"]}
     assert entry_of("req_1").status == 200
 
@@ -448,14 +657,14 @@ def test_requests_that_are_not_known_or_not_theirs_are_told_alike(
 def test_an_outcome_changes_no_count_of_verdicts(make_key: MakeKey, operator: Actor) -> None:
     key, text = make_key()
     checked(check.Request(secret=text, request_id="req_1"))
-    audit.record_outcomes([{"request_id": "req_1", "status": 500}], by=operator)
+    outcomes.record_outcomes([{"request_id": "req_1", "status": 500}], by=operator)
     present = usage_counts.of_key(key.id, "24h", by=operator)[-1]
     assert (present.allowed, present.denied) == (1, 0)
 
 
 def test_who_may_not_verify_reports_nothing(make_key: MakeKey, viewer: Actor) -> None:
     with pytest.raises(Forbidden):
-        audit.record_outcomes([], by=viewer)
+        outcomes.record_outcomes([], by=viewer)
 
 
 BAD_OUTCOMES: dict[str, tuple[Any, str]] = {
@@ -481,7 +690,7 @@ def test_a_bad_outcome_is_named_and_none_is_recorded(
     _, text = make_key()
     checked(check.Request(secret=text, request_id="r"))
     with pytest.raises(Invalid) as refused:
-        audit.record_outcomes(given, by=operator)
+        outcomes.record_outcomes(given, by=operator)
     assert list(refused.value.fields) == [field]
     assert entry_of("r").status == 200
 
@@ -491,14 +700,14 @@ def test_a_thousand_outcomes_are_taken_in_one_call(make_key: MakeKey, operator: 
     for number in range(100):
         check.check(check.Request(secret=text, request_id=f"req_{number}"))
     given = [{"request_id": f"req_{number % 100}", "status": 201} for number in range(1_000)]
-    assert audit.record_outcomes(given, by=operator) == {"updated": 1_000, "unknown": []}
+    assert outcomes.record_outcomes(given, by=operator) == {"updated": 1_000, "unknown": []}
 
 
 def test_a_refused_requests_entry_keeps_its_status(make_key: MakeKey, operator: Actor) -> None:
     _, text = make_key()
     checked(check.Request(secret=text, request_id="req_1", permissions=("a:b",)))
     given = [{"request_id": "req_1", "status": 200}]
-    assert audit.record_outcomes(given, by=operator)["unknown"] == ["req_1"]
+    assert outcomes.record_outcomes(given, by=operator)["unknown"] == ["req_1"]
     assert entry_of("req_1").status == 403
 
 
@@ -510,4 +719,4 @@ def test_a_member_reports_about_their_own_keys_alone(
     checked(check.Request(secret=own, request_id="req_own"))
     checked(check.Request(secret=others, request_id="req_others"))
     given = [{"request_id": one, "status": 500} for one in ("req_own", "req_others")]
-    assert audit.record_outcomes(given, by=member) == {"updated": 1, "unknown": ["req_others"]}
+    assert outcomes.record_outcomes(given, by=member) == {"updated": 1, "unknown": ["req_others"]}

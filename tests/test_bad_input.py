@@ -658,7 +658,7 @@ def test_names_of_every_script_reach_the_notice_and_the_table(
     )
     assert answer.status_code == 204
     stored = Key.get_by_id(target.id).name
-    assert json.loads(answer.headers["HX-Trigger"])["notice"] == f"{stored} saved"
+    assert json.loads(answer.headers["HX-Trigger"])["notice"]["words"] == f"{stored} saved"
     assert_only_text(signed_in.get("/projects/shop/keys").text, stored)
 
 

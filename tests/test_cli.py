@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,9 @@ import pytest
 from flask import Flask
 
 from config import Config
-from console import cli, db, keys, people, server
+from console import check, cli, db, demo, keys, people, server
 from console.actor import Actor, command_line
+from console.errors import Unauthenticated
 from console.models import Entry, Event, Key, Link, Person, Project
 from tests.conftest import PASSWORD, Clock, MakeKey, bearer
 from tests.server import ROOT, RunningServer, free_port
@@ -395,6 +397,50 @@ def test_doctor_names_what_to_mend_and_then_nothing(
     ]
 
 
+# --- demo -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def few_requests(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(demo, "fill", partial(demo.fill, share=0))
+
+
+@pytest.mark.usefixtures("few_requests")
+def test_demo_prints_how_to_sign_in_and_a_key_to_try(run: Run) -> None:
+    said = run("demo").said
+    assert said.startswith("The demo is ready: 3 projects, 46 keys and ")
+    assert said.endswith("Next: python -m console serve, with the same settings.\n")
+    email, password = re.findall(r"^(?:Email|Password): +(\S+)$", said, re.MULTILINE)
+    assert people.sign_in(email, password, ip=None)[1].is_owner
+    (secret,) = re.findall(r"Bearer (\S+)\"", said)
+    assert check.explain(check.Request(secret, "req_1"))[0].is_valid
+
+
+@pytest.mark.usefixtures("few_requests")
+def test_demo_refuses_what_is_not_empty_and_says_what_to_do(run: Run) -> None:
+    assert run("demo", "--password-stdin", stdin=f"{PASSWORD}\n".encode()).said
+    assert "LATCHKEY_DATA_DIR=" in run("demo").error
+    assert people.sign_in(demo.OWNER, PASSWORD, ip=None)
+
+
+@pytest.mark.usefixtures("few_requests")
+def test_demo_again_fills_what_is_empty_and_then_only_gives_a_new_password(run: Run) -> None:
+    passwords = []
+    for beginning in ("The demo is ready", "The demo is here already"):
+        said = run("demo", "--again").said
+        assert said.startswith(beginning) and "Next:" not in said
+        passwords += re.findall(r"^Password: +(\S+)$", said, re.MULTILINE)
+    assert Project.select().count() == 3
+    with pytest.raises(Unauthenticated):
+        people.sign_in(demo.OWNER, passwords[0], ip=None)
+    assert people.sign_in(demo.OWNER, passwords[1], ip=None)
+
+
+def test_demo_again_leaves_alone_what_is_no_demo(run: Run, owner: Actor) -> None:
+    assert "LATCHKEY_DATA_DIR=" in run("demo", "--again").error
+    assert people.sign_in(owner.name, PASSWORD, ip=None)
+
+
 # --- serve: what it prints ------------------------------------------------------------------
 
 
@@ -492,6 +538,16 @@ def test_a_running_server_obeys_the_command_line_at_the_next_check(server: Runni
     assert status_of(whoami, rotated) == 401
     assert server.run("delete-key", key["id"], "--confirm", "CI").returncode == 0
     assert server.run("list-keys", "--project", "shop").stdout == ""
+
+
+@pytest.mark.service
+def test_a_running_server_shows_the_demo_at_once(server: RunningServer) -> None:
+    ran = server.run("demo", "--password-stdin", stdin=PASSWORD)
+    assert (ran.returncode, ran.stderr) == (0, "")
+    (secret,) = re.findall(r"Bearer (\S+)\"", ran.stdout)
+    assert status_of(f"{server.url}/api/v1/whoami", secret) == 200
+    assert status_of(server.setup_url, "") == 404
+    assert server.run("demo").returncode == 1
 
 
 @pytest.mark.service

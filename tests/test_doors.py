@@ -27,6 +27,7 @@ class Operation:
     call: str  # the call's path below the key
     body: dict[str, Any] | None
     first: dict[str, Any] = field(default_factory=dict)  # an edit that sets the scene
+    grace: str | None = None  # that of a rotation that sets it
 
 
 UNCHANGED = {"name": "CI", "description": "", "permissions": "", "ip_allowlist": ""}
@@ -100,6 +101,24 @@ OPERATIONS = [
         "POST",
         "/rotate",
         {"grace_period": "24h"},
+    ),
+    Operation(
+        "end grace",
+        "/grace/end",
+        {},
+        "POST",
+        "/grace",
+        {"grace_period": None},
+        grace="24h",
+    ),
+    Operation(
+        "extend grace",
+        "/grace/extend",
+        {"grace_period": "7d"},
+        "POST",
+        "/grace",
+        {"grace_period": "7d"},
+        grace="24h",
     ),
     Operation("delete", "/delete", {"confirm": "CI"}, "DELETE", "", None),
 ]
@@ -193,6 +212,8 @@ def test_operation_is_the_same_through_both_doors(
     for key_id in pair:
         if operation.first:
             keys.edit(key_id, operation.first, by=operator)
+        if operation.grace:
+            keys.rotate(key_id, {"grace_period": operation.grace}, by=operator)
     before = state(pair[0])
     doors.through_browser(f"/{pair[0]}{operation.form}", operation.fields)
     doors.through_json(operation.method, f"/{pair[1]}{operation.call}", operation.body)
@@ -214,7 +235,10 @@ def test_a_wrong_name_changes_nothing(
     assert state(key.id) == before
 
 
-EVERY_FORM = ["new", "{id}/edit", "{id}/rotate", "{id}/revoke", "{id}/restore", "{id}/delete"]
+EVERY_FORM = [
+    "new", "{id}/edit", "{id}/rotate", "{id}/revoke", "{id}/restore", "{id}/delete",
+    "{id}/grace/end", "{id}/grace/extend",
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("form", EVERY_FORM)

@@ -1,7 +1,6 @@
 """The life of a key: every rule about making, finding, changing, rotating and ending one."""
 
 import json
-import logging
 import unicodedata
 from collections import Counter
 from collections.abc import Callable
@@ -10,7 +9,7 @@ from typing import Any
 import pytest
 from peewee import IntegrityError
 
-from console import activity, check, db, keys, limits, paging, projects, usage
+from console import activity, check, db, keys, limits, projects, usage
 from console.actor import Actor
 from console.check import EXPIRED_KEY, INVALID, REVOKED_KEY, SUPERSEDED, VALID
 from console.errors import Conflict, Invalid, Refused, Unknown
@@ -326,179 +325,6 @@ def test_a_project_may_set_its_own_limit(
     with pytest.raises(Conflict):
         make_key()
     assert make_key(project="other")
-
-
-# --- list -----------------------------------------------------------------------------------
-
-
-def listed(by: Actor, **options: Any) -> list[str]:
-    return [key.name for key in keys.page(by=by, project="shop", **options).rows]
-
-
-def test_each_filter_narrows_the_list(
-    make_key: MakeKey, operator: Actor, member: Actor, clock: Clock
-) -> None:
-    make_key(name="live")
-    make_key(name="test", environment="test")
-    make_key(name="bobs", by=member)
-    make_key(name="ended", expires_in="1h")
-    revoked, _ = make_key(name="revoked", expires_in="1h")
-    keys.revoke(revoked.id, by=operator)
-    clock.move("1h")
-    assert sorted(listed(operator, status="active")) == ["bobs", "live", "test"]
-    assert listed(operator, status="expired") == ["ended"]
-    assert listed(operator, status="revoked") == ["revoked"]
-    assert listed(operator, environment="test") == ["test"]
-    assert listed(operator, owner="Bob@example.com") == ["bobs"]
-    assert listed(operator, owner=member.id) == ["bobs"]
-    assert listed(operator, owner="nobody@example.com") == []
-    assert listed(operator, status="active", environment="live", q="LI") == ["live"]
-
-
-def test_q_finds_part_of_a_name_or_the_start_of_a_prefix_or_the_id(
-    make_key: MakeKey, operator: Actor
-) -> None:
-    key, secret = make_key(name="Straße 50%_off")
-    make_key(name="Other", environment="test")
-    for q in ("STRASSE", "ß", "50%_", " off ", secret[:10], secret[:12], secret, key.id):
-        assert listed(operator, q=q) == ["Straße 50%_off"], q
-    for q in ("5%f", "e_5", key.id[:-1], secret[1:9], "\\", "%", "' or 1=1 --"):
-        assert "Other" not in listed(operator, q=q), q
-    assert len(listed(operator, q=" ")) == 2
-
-
-@pytest.mark.parametrize("field", ["status", "environment", "sort"])
-def test_a_filter_that_makes_no_sense_is_refused_by_name(
-    operator: Actor, project: Project, field: str
-) -> None:
-    assert refused_fields(lambda: listed(operator, **{field: "x"})) == [field]
-
-
-@pytest.fixture
-def varied(make_key: MakeKey, clock: Clock) -> None:
-    """Five keys whose every order differs; `used` and `spent` were used, two never expire."""
-    settings: dict[str, dict[str, Any]] = {
-        "eve": {"expires_in": "3d"},
-        "Anna": {},
-        "dora": {"expires_in": "1d"},
-        "Çelik": {},
-        "bob": {"expires_in": "2d"},
-    }
-    made = {}
-    for name, fields in settings.items():
-        made[name] = make_key(name=name, **fields)[1]
-        clock.move("1m")
-    for name in ("dora", "Anna"):
-        ask(made[name])
-        clock.move("1m")
-
-
-ORDERS = {
-    "name": ["Anna", "bob", "dora", "eve", "Çelik"],
-    "created_at": ["eve", "Anna", "dora", "Çelik", "bob"],
-    "expires_at": ["dora", "bob", "eve", {"Anna", "Çelik"}],  # what never expires comes last
-    "last_used_at": [{"eve", "Çelik", "bob"}, "dora", "Anna"],  # what was never used comes first
-}
-
-
-def in_order(names: list[str], order: list[Any]) -> bool:
-    """Whether the names come in this order; those in a set in any order among themselves."""
-    for group in order:
-        group = group if isinstance(group, set) else {group}
-        first, names = names[: len(group)], names[len(group) :]
-        if set(first) != group:
-            return False
-    return not names
-
-
-@pytest.mark.parametrize("sort", ORDERS)
-def test_the_list_sorts(varied: None, operator: Actor, sort: str) -> None:
-    assert in_order(listed(operator, sort=sort), ORDERS[sort])
-    assert in_order(listed(operator, sort=f"-{sort}"), ORDERS[sort][::-1])
-
-
-@pytest.mark.parametrize("sort", [sign + name for name in ORDERS for sign in ("", "-")])
-def test_pages_of_each_order_go_forward_and_back_with_keys_added_meanwhile(
-    varied: None, make_key: MakeKey, operator: Actor, sort: str
-) -> None:
-    whole = listed(operator, sort=sort)
-
-    def page(cursor: str | None) -> paging.Page[Key]:
-        return keys.page(by=operator, project="shop", sort=sort, limit=2, cursor=cursor)
-
-    first = page(None)
-    make_key(name="AAA newcomer")
-    make_key(name="zzz newcomer", expires_in="3d")
-    rows, shown = list(first.rows), first
-    while shown.next_cursor:
-        shown = page(shown.next_cursor)
-        rows += shown.rows
-    assert [key.name for key in rows if "newcomer" not in key.name] == whole
-    back = list(shown.rows)
-    while shown.previous_cursor:
-        shown = page(shown.previous_cursor)
-        back = shown.rows + back
-    assert [key.name for key in back] == listed(operator, sort=sort)
-
-
-def test_a_cursor_of_another_kind_of_order_is_refused(varied: None, operator: Actor) -> None:
-    cursor = keys.page(by=operator, project="shop", sort="created_at", limit=2).next_cursor
-    assert refused_fields(lambda: listed(operator, sort="name", cursor=cursor)) == ["cursor"]
-
-
-INDEXES = {
-    "name": "key_project_id_name_sort_id",
-    "created_at": "key_project_id_created_at_id",
-    "expires_at": "key_project_id_expires_order_id",
-    "last_used_at": "key_project_id_last_used_order_id",
-}
-SEEKS = {
-    "name": "(name_sort,id)",
-    "created_at": "(created_at,id)",
-    "expires_at": "(expires_order,id)",
-    "last_used_at": "(last_used_order,id)",
-}
-
-
-def plan_of(sql: str, parameters: list[Any]) -> str:
-    if db.is_sqlite():
-        rows = db.handle.execute_sql(f"explain query plan {sql}", parameters).fetchall()
-        return "\n".join(row[3] for row in rows)
-    for setting in ("enable_seqscan", "enable_sort", "enable_bitmapscan"):
-        db.handle.execute_sql(f"set {setting} = off")
-    rows = db.handle.execute_sql(f"explain {sql}", parameters).fetchall()
-    return "\n".join(row[0] for row in rows)
-
-
-@pytest.mark.parametrize("sort", [sign + name for name in ORDERS for sign in ("", "-")])
-@pytest.mark.parametrize("filters", [{}, {"status": "active", "environment": "live"}])
-def test_a_page_of_each_order_starts_inside_its_index(
-    varied: None,
-    operator: Actor,
-    caplog: pytest.LogCaptureFixture,
-    sort: str,
-    filters: dict[str, str],
-) -> None:
-    first = keys.page(by=operator, project="shop", sort=sort, limit=1)
-    with caplog.at_level(logging.DEBUG, "peewee"):
-        keys.page(by=operator, project="shop", sort=sort, cursor=first.next_cursor, **filters)
-    sql, parameters = next(r.msg for r in caplog.records if "ORDER BY" in r.msg[0])
-    plan = plan_of(sql, parameters)
-    name = sort.removeprefix("-")
-    assert INDEXES[name] in plan
-    assert "TEMP B-TREE" not in plan and "Sort" not in plan
-    if db.is_sqlite():
-        assert f"project_id=? AND {SEEKS[name]}" in plan
-
-
-@pytest.mark.parametrize("sort", [sign + name for name in ORDERS for sign in ("", "-")])
-def test_a_members_page_reads_no_foreign_project(
-    member: Actor, make_key: MakeKey, caplog: pytest.LogCaptureFixture, sort: str
-) -> None:
-    with caplog.at_level(logging.DEBUG, "peewee"):
-        keys.page(by=member, project="shop", sort=sort)
-    sql, parameters = next(r.msg for r in caplog.records if "owner_id" in r.msg[0])
-    assert "SCAN" not in plan_of(sql, parameters)
 
 
 # --- edit -----------------------------------------------------------------------------------
@@ -938,14 +764,6 @@ def test_the_key_object_never_carries_a_secret(make_key: MakeKey) -> None:
     key, secret = make_key()
     text = str(keys.as_dict(key))
     assert secret[12:] not in text and digest(secret) not in text
-
-
-def test_names_of_tells_of_keys_that_still_exist(make_key: MakeKey, operator: Actor) -> None:
-    key, _ = make_key(name="here")
-    gone, _ = make_key(name="gone")
-    keys.delete(gone.id, by=operator)
-    assert keys.names_of({key.id, gone.id}) == {key.id: "here"}
-    assert keys.names_of(set()) == {}
 
 
 def test_a_deleted_keys_counters_do_not_come_back(make_key: MakeKey, operator: Actor) -> None:

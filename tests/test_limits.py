@@ -10,7 +10,7 @@ from typing import TypeVar
 import pytest
 from flask import Flask
 
-from console import check, keys, limits
+from console import check, journal, keys, limits
 from console import clock as time_of_day
 from console.actor import Actor
 from console.check import QUOTA_EXCEEDED, RATE_LIMITED, UNAVAILABLE, VALID, Request, Verdict
@@ -352,6 +352,17 @@ def test_counters_outlive_the_process(make_key: MakeKey) -> None:
     ask(secret)
     limits.use_store(limits.LocalStore())  # as a new process has it
     assert ask(secret).code == RATE_LIMITED
+
+
+def test_what_waited_for_minutes_is_stored_together(make_key: MakeKey, clock: Clock) -> None:
+    key, secret = make_key(plan="free", monthly_quota=1_000)
+    for duration in ("1m", "1m", "1m", "1h"):
+        check.check(Request(secret=secret, request_id="req_1"))
+        check.check(Request(secret=secret, request_id="req_1"))
+        clock.move(duration)
+    check.check(Request(secret=secret, request_id="req_1"))
+    journal.settle()
+    assert spent(key) == {"minute": 1, "hour": 1, "month": 9}
 
 
 @pytest.mark.parametrize(

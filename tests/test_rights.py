@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from console import activity, audit, keys
+from console import activity, audit, key_list, keys
 from console.actor import KEY, Actor
 from console.errors import Forbidden, Refused, Unknown
 from console.models import TABLES, Key, Project
@@ -54,7 +54,7 @@ def actors(
 
 OPERATIONS: dict[str, Callable[[Key, Actor], Any]] = {
     "read": lambda key, by: keys.key_to_read(key.id, by=by),
-    "list": lambda key, by: keys.page(by=by, project="shop"),
+    "list": lambda key, by: key_list.page(by=by, project="shop"),
     "create": lambda key, by: keys.create({"name": "New", "project": "shop"}, by=by),
     "edit": lambda key, by: keys.edit(key.id, {"name": "New"}, by=by),
     "revoke": lambda key, by: keys.revoke(key.id, by=by),
@@ -146,10 +146,10 @@ def test_a_member_lists_their_own_keys_alone(
 ) -> None:
     make_key(name="own", by=member)
     make_key(name="others")
-    assert [key.name for key in keys.page(by=member, project="shop").rows] == ["own"]
-    assert [key.name for key in keys.page(by=member).rows] == ["own"]
-    assert keys.page(by=member, q="others", owner=operator.name).rows == []
-    assert len(keys.page(by=viewer, project="shop").rows) == 2
+    assert [key.name for key in key_list.page(by=member, project="shop").rows] == ["own"]
+    assert [key.name for key in key_list.page(by=member).rows] == ["own"]
+    assert key_list.page(by=member, q="others", owner=operator.name).rows == []
+    assert len(key_list.page(by=viewer, project="shop").rows) == 2
 
 
 def test_a_list_over_projects_shows_what_each_role_may_see(
@@ -160,12 +160,12 @@ def test_a_list_over_projects_shows_what_each_role_may_see(
     make_key(name="own", by=carol)
     make_key(name="not hers")
     make_key(name="seen", project="other")
-    assert sorted(key.name for key in keys.page(by=carol).rows) == ["own", "seen"]
-    assert keys.page(by=dave).rows == []
+    assert sorted(key.name for key in key_list.page(by=carol).rows) == ["own", "seen"]
+    assert key_list.page(by=dave).rows == []
     reader = holder(other_project, "keys:read")
-    assert [key.name for key in keys.page(by=reader).rows] == ["seen"]
+    assert [key.name for key in key_list.page(by=reader).rows] == ["seen"]
     with pytest.raises(Unknown):
-        keys.page(by=reader, project="shop")
+        key_list.page(by=reader, project="shop")
 
 
 def test_a_new_key_belongs_to_whoever_made_it(

@@ -466,6 +466,9 @@ def _(example: Example) -> None:
 @shown(SITES, "Laravel")
 def _(example: Example) -> None:
     assert re.search(r"'api_key' => env\('SITES_API_KEY'\)", example.text)
+    browser = Browser(example.stage.latchkey.server.url)
+    page = browser.submit("/projects/sites/keys/new", name="Laravel", expiration="never")
+    assert example.text in page, "the dialog's snippet is another"
 
 
 @shown(SITES, "Node.js")

@@ -174,7 +174,7 @@ class Browser:
     def key(self, slug: str, name: str) -> str:
         """The id of the key in the table's row of this name."""
         row = re.search(
-            rf'<a href="[^"]*/keys/(key_\w+)"[^>]*>\s*{re.escape(name)}\s*</a>',
+            rf'<a href="(?:[^"]*/)?keys/(key_\w+)"[^>]*>\s*{re.escape(name)}\s*</a>',
             self.read(f"/projects/{slug}/keys"),
         )
         assert row, name
@@ -189,8 +189,8 @@ def shown_secret(page: str) -> str:
 
 
 # --- A site platform: vp_live_… -------------------------------------------------------------
-# Not here yet: a ready snippet for Laravel. The page's `token` is `key` here, its `data` envelope
-# is for lists alone, and a create answers the key object itself.
+# All of this page is here. Its `token` is `key` here, its `data` envelope is for lists alone, and a
+# create answers the key object itself.
 
 
 class TestSitePlatform:
@@ -250,7 +250,7 @@ class TestSitePlatform:
         answer = latchkey.call("GET", "/whoami", created["key"])
         assert answer.refused() == (401, "API_KEY_INVALID")
 
-    def test_snippets_for_github_actions_and_node(
+    def test_snippets_for_github_actions_node_and_laravel(
         self, latchkey: Installation, console: str
     ) -> None:
         browser = Browser(latchkey.server.url)
@@ -258,6 +258,7 @@ class TestSitePlatform:
         assert self.SHAPE.fullmatch(shown_secret(page))
         assert "${{ secrets.VECTOR_API_KEY }}" in page
         assert "process.env.VECTOR_API_KEY" in page
+        assert "'api_key' => env('VECTOR_API_KEY')," in page
 
 
 # --- A vault: vctl_… ------------------------------------------------------------------------

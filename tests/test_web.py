@@ -2,6 +2,7 @@
 
 import json
 import re
+from urllib.parse import parse_qs, urlsplit
 
 import peewee
 import pytest
@@ -130,6 +131,53 @@ def test_an_ended_session_sends_a_dialog_to_the_sign_in_page(client: FlaskClient
     assert answer.headers["HX-Redirect"] == "/login"
 
 
+def test_sign_in_leads_back_to_the_page_as_it_was_filtered(client: FlaskClient) -> None:
+    filtered = "/projects/shop/audit-log?status=denied&method=POST"
+    location = client.get(filtered).location
+    assert parse_qs(urlsplit(location).query) == {"next": [filtered]}
+    current = {"HX-Current-URL": f"http://localhost{filtered}"}
+    target = client.get("/projects/shop/keys/new", headers={**DIALOG, **current})
+    assert parse_qs(urlsplit(target.headers["HX-Redirect"]).query) == {"next": [filtered]}
+    elsewhere = {"HX-Current-URL": f"https://evil.example{filtered}"}
+    target = client.get("/projects/shop/keys/new", headers={**DIALOG, **elsewhere})
+    assert target.headers["HX-Redirect"] == "/login"
+
+
+def test_a_form_stays_when_its_session_has_ended(client: FlaskClient) -> None:
+    answer = client.post("/projects/shop/keys/new", data={"name": "Typed"}, headers=DIALOG)
+    assert (answer.status_code, answer.text) == (401, "")
+    assert answer.headers["HX-Reswap"] == "none"
+    assert "HX-Redirect" not in answer.headers
+    words = json.loads(answer.headers["HX-Trigger"])["notice"]["words"]
+    assert words.startswith("You are signed out.")
+
+
+def test_a_form_of_an_older_session_stays_and_gets_the_token_of_the_present_one(
+    app: Flask, signed_in: FlaskClient
+) -> None:
+    app.config["WTF_CSRF_ENABLED"] = True
+    form = {"name": "Typed", "expiration": "1d", "csrf_token": "of another session"}
+    refused = signed_in.post("/projects/shop/keys/new", data=form, headers=DIALOG)
+    assert (refused.status_code, refused.text, refused.headers["HX-Reswap"]) == (400, "", "none")
+    form["csrf_token"] = json.loads(refused.headers["HX-Trigger"])["token"]
+    assert (
+        "This is the only time"
+        in signed_in.post("/projects/shop/keys/new", data=form, headers=DIALOG).text
+    )
+
+
+def test_a_refusal_leads_back_to_where_one_was_and_nowhere_else(signed_in: FlaskClient) -> None:
+    for referrer, back in {
+        "http://localhost/projects/shop/keys?q=a&sort=name": (
+            "/projects/shop/keys?q=a&amp;sort=name"
+        ),
+        "https://evil.example/projects/shop/keys": "/",
+    }.items():
+        answer = signed_in.post("/projects/shop/keys/revoke", headers={"Referer": referrer})
+        assert answer.status_code == 400
+        assert f'class="button" href="{back}"' in answer.text
+
+
 # --- dialogs ----------------------------------------------------------------------------------
 
 
@@ -155,8 +203,8 @@ def test_create_shows_the_secret_in_its_own_answer_and_never_again(
     found = re.search(r"sk_live_[0-9A-Za-z]{36}", answer.text)
     assert found
     assert answer.headers["Cache-Control"] == "no-store"
-    assert answer.headers["HX-Trigger"] == "keys-changed"
     key = Key.get()
+    assert json.loads(answer.headers["HX-Trigger"]) == {"keys-changed": {"id": key.id}}
     for path in ("keys", f"keys/{key.id}", f"keys/{key.id}/edit", "activity", "audit-log"):
         assert found[0] not in signed_in.get(f"/projects/shop/{path}").text
     assert app.test_client().get("/api/v1/whoami", headers=bearer(found[0])).status_code == 200
@@ -168,11 +216,9 @@ def test_a_change_closes_the_dialog_and_makes_the_table_fetch_itself(
     key, _ = make_key()
     answer = signed_in.post(f"/projects/shop/keys/{key.id}/revoke", headers=DIALOG)
     assert answer.status_code == 204
-    assert json.loads(answer.headers["HX-Trigger"]) == {
-        "keys-changed": None,
-        "close-dialog": None,
-        "notice": "CI revoked",
-    }
+    events = json.loads(answer.headers["HX-Trigger"])
+    assert events.keys() == {"keys-changed", "close-dialog", "notice"}
+    assert events["notice"]["words"] == "CI revoked"
 
 
 def test_the_key_limit_is_told_in_the_dialog_with_what_was_typed(

@@ -126,11 +126,7 @@ def paged_or_whole(
     if given.format == exports.JSON:
         return answer(listed(page(by=by, limit=given.limit, **asked), as_dict))
     rows = whole(by=by, most=given.limit if given.sent("limit") else None, **asked)
-    if given.format == exports.CSV:
-        pieces = exports.as_csv(map(as_dict, rows), tuple(columns))
-        kind = "text/csv; charset=utf-8; header=present"
-    else:
-        pieces, kind = exports.as_jsonl(map(as_dict, rows)), "application/jsonl"
+    pieces, kind = exports.as_file(given.format, map(as_dict, rows), tuple(columns))
     disposition = f'attachment; filename="{name}.{given.format}"'
     headers = {"Cache-Control": "no-store", "Content-Disposition": disposition}
     return Response(pieces, content_type=kind, headers=headers)

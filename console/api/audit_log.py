@@ -4,10 +4,16 @@ from functools import partial
 
 from flask import Response
 
-from console import audit, projects
+from console import audit, outcomes, projects
 from console.api import answer, body, caller, paged_or_whole, query
 from console.api.calls import EXPORTS, ListOf, call
-from console.audit import EntryFilters, EntryObject, EntryQuery, OutcomeReport, ProjectEntryQuery
+from console.audit import (
+    EntryFilters,
+    EntryObject,
+    EntryQuery,
+    ProjectEntryFilters,
+    ProjectEntryQuery,
+)
 from console.permissions import AUDIT_READ, KEYS_VERIFY
 
 COLUMNS = tuple(EntryObject.__annotations__)
@@ -44,18 +50,18 @@ def read_project_audit_log() -> Response:
     page = partial(audit.page_of_project, project.id)
     whole = partial(audit.all_of_project, project.id)
     name = f"audit-log-{project.slug}"
-    return paged_or_whole(page, whole, EntryFilters, audit.as_dict, COLUMNS, name)
+    return paged_or_whole(page, whole, ProjectEntryFilters, audit.as_dict, COLUMNS, name)
 
 
 @call(
     "POST",
     "/audit-log/outcomes",
     needs=KEYS_VERIFY,
-    takes=audit.Outcomes,
-    gives=OutcomeReport,
+    takes=outcomes.Outcomes,
+    gives=outcomes.OutcomeReport,
     subject="Services",
     example=[{"request_id": "req_019a9f5c3e7d4c1f2a3b4c5d6e7f", "status": 201, "latency_ms": 12}],
 )
 def report_outcomes() -> Response:
     """Tells what a service answered in the end: that status takes the place of the verdict's."""
-    return answer(audit.record_outcomes(body(), by=caller().actor))
+    return answer(outcomes.record_outcomes(body(), by=caller().actor))

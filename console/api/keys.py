@@ -2,12 +2,14 @@
 
 from flask import Response, url_for
 
-from console import clock, key_import, keys, usage
+from console import clock, key_import, key_list, keys, usage
 from console.api import answer, caller, listed, nothing, object_body, once, query
 from console.api.calls import ListOf, call
 from console.key_fields import (
+    GraceChange,
     KeyChange,
     KeyObject,
+    KeyWithGrace,
     KeyWithSecret,
     KeyWithUsage,
     NewKey,
@@ -21,11 +23,11 @@ from console.permissions import KEYS_READ, KEYS_WRITE
 LIMIT_REACHED = "`KEY_LIMIT_REACHED`: the project has as many live keys as it may"
 
 
-@call("GET", "/api-keys", needs=KEYS_READ, query=keys.KeyQuery, gives=ListOf(KeyObject))
+@call("GET", "/api-keys", needs=KEYS_READ, query=key_list.KeyQuery, gives=ListOf(KeyObject))
 def list_keys() -> Response:
     """The keys that you see, newest first."""
     given = query()
-    page = keys.page(by=caller().actor, **given.model_dump(exclude_unset=True))
+    page = key_list.page(by=caller().actor, **given.model_dump(exclude_unset=True))
     return answer(listed(page, keys.as_dict))
 
 
@@ -95,6 +97,24 @@ def rotate_key(key_id: str) -> Response:
 
     content, again = once(f"rotate_key {key_id}", given, rotate)
     return answer(content, 200, **again)
+
+
+@call(
+    "POST",
+    "/api-keys/<key_id>/grace",
+    needs=KEYS_WRITE,
+    takes=GraceChange,
+    gives=KeyWithGrace,
+    refuses={409: "`CONFLICT`: no old secret works any more"},
+    example={"grace_period": "24h"},
+)
+def set_grace(key_id: str) -> Response:
+    """Lets the old secret work for longer, or ends it at once.
+
+    `grace_period` counts from now on; with null whatever still presents the old secret is refused
+    from the next request on, and no call brings it back."""
+    key, ends_at = keys.set_grace(key_id, object_body(), by=caller().actor)
+    return answer({**keys.as_dict(key), "previous_secret_expires_at": clock.iso(ends_at)})
 
 
 @call("DELETE", "/api-keys/<key_id>", needs=KEYS_WRITE, status=204)

@@ -59,7 +59,10 @@ def read_project(slug: str) -> Response:
     takes=ProjectChange,
     gives=ProjectObject,
     subject=SUBJECT,
-    example={"name": "My service", "key_limit": 50},
+    example={
+        "key_limit": 50,
+        "permission_catalogue": [{"name": "tasks:read", "description": "View tasks"}],
+    },
 )
 def edit_project(slug: str) -> Response:
     """Changes what is sent, nothing else.

@@ -2,7 +2,9 @@
 
 import json
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from flask import (
     Flask,
@@ -10,13 +12,14 @@ from flask import (
     current_app,
     flash,
     g,
+    get_flashed_messages,
     redirect,
     render_template,
     request,
     url_for,
 )
 from flask_login import LoginManager, UserMixin, current_user
-from flask_wtf.csrf import CSRFError, CSRFProtect
+from flask_wtf.csrf import CSRFError, CSRFProtect, generate_csrf
 from werkzeug.exceptions import HTTPException
 from werkzeug.wrappers import Response as BaseResponse
 
@@ -40,7 +43,7 @@ HEADERS = {
     "Cross-Origin-Opener-Policy": "same-origin",
 }
 JSON_PATHS = ("/api/", "/forward-auth/")
-SIGNED_IN_PAGES = ("keys", "audit", "activity")
+SIGNED_IN_PAGES = ("keys", "audit", "activity", "overview", "integrate")
 
 csrf = CSRFProtect()
 login = LoginManager()
@@ -57,9 +60,22 @@ class SignedIn(UserMixin):  # type: ignore[misc]
         return self.token
 
 
-def register(app: Flask) -> None:
+def register(app: Flask, static_folder: Path) -> None:
     """Hangs the console's pages, sign-in, CSRF and error pages onto the application."""
-    from console.web import access, activity, audit, docs, health, keys
+    from console.web import (
+        access,
+        activity,
+        audit,
+        charts,
+        docs,
+        health,
+        integrate,
+        key_forms,
+        key_table,  # noqa: F401  (its pages, too, hang on the blueprint of keys)
+        overview,
+        static,
+        theme,
+    )
 
     config: Config = app.config["LATCHKEY"]
     app.config.update(
@@ -80,7 +96,9 @@ def register(app: Flask) -> None:
     # Sessions are rows of ours; Flask-Login's own fingerprint trusts any forwarded address.
     login.session_protection = None
     login.user_loader(_load)
-    for module in (access, keys, audit, activity, docs, health):
+    static.register(app, static_folder)
+    charts.register(app)
+    for module in (access, overview, key_forms, audit, activity, integrate, docs, health, theme):
         app.register_blueprint(module.blueprint)
     app.register_error_handler(Exception, _show_error)
     app.before_request(_require_sign_in)
@@ -106,10 +124,29 @@ def _require_sign_in() -> BaseResponse | None:
 
 
 def _ask_to_sign_in() -> BaseResponse:
-    target = url_for("access.sign_in", next=request.path if request.method == "GET" else None)
+    if is_htmx() and request.method == "POST":
+        return _keep_form(
+            "You are signed out. Sign in in another tab, then press the button again."
+        )
     if is_htmx():
-        return Response("", 401, {"HX-Redirect": url_for("access.sign_in")})
-    return redirect(target, 303)
+        here = _path_of(request.headers.get("HX-Current-URL"))
+        return Response("", 401, {"HX-Redirect": url_for("access.sign_in", next=here)})
+    here = request.full_path.rstrip("?") if request.method == "GET" else None
+    return redirect(url_for("access.sign_in", next=here), 303)
+
+
+def _keep_form(words: str, status: int = 401, **more: Any) -> BaseResponse:
+    """A refusal that leaves the page as it is, with all that was typed into it."""
+    events = {"notice": {"words": words, "seconds": 15}, **more}
+    return Response("", status, {"HX-Reswap": "none", "HX-Trigger": json.dumps(events)})
+
+
+def _path_of(address: str | None) -> str | None:
+    """The path and query of an address of this installation, for a way back."""
+    parts = urlsplit(address or "")
+    if not parts.path or parts.netloc != request.host:
+        return None
+    return f"{parts.path}?{parts.query}" if parts.query else parts.path
 
 
 def _protect(response: Response) -> Response:
@@ -124,12 +161,16 @@ def _protect(response: Response) -> Response:
 
 def _context() -> dict[str, Any]:
     """What both shells need; of a page that says that something broke, nothing is looked up."""
+    from console.web import theme
+
     me = None if g.get("is_broken") or not current_user.is_authenticated else actor()
     return {
         "shell": "bare.html" if in_dialog() else "page.html",
         "me": me,
         "project": g.get("project"),
         "my_projects": projects.visible(me) if me and not is_htmx() else [],
+        "notices": _notices,
+        "theme": theme.chosen(),
     }
 
 
@@ -140,11 +181,22 @@ def _show_error(error: Exception) -> BaseResponse:
         return api.refuse(refused)
     if refused.status == 401 and not is_htmx():
         return _ask_to_sign_in()
+    if isinstance(error, CSRFError) and is_htmx() and not current_user.is_authenticated:
+        return _ask_to_sign_in()
+    if isinstance(error, CSRFError) and is_htmx():
+        # The session is another one by now. Whoever can send this header and read this answer could
+        # as well read the token on any page.
+        return _keep_form(
+            "You have signed in anew since this page was opened. Press the button again.",
+            refused.status,
+            token=generate_csrf(),
+        )
     g.is_broken = refused.status >= 500
     page = render_template(
         "errors/error.html",
         refused=refused,
         request_id=g.request_id,
+        way_back=_path_of(request.referrer) if request.method == "POST" else None,
         shell="bare.html" if is_htmx() else "page.html",
     )
     response = Response(page, refused.status)
@@ -200,13 +252,33 @@ def enter(slug: str) -> Project:
     return g.project  # type: ignore[no-any-return]
 
 
-def done(notice: str, target: str) -> BaseResponse:
-    """After a change: the dialog closes, the list fetches itself; without scripts, a redirect."""
-    if is_htmx():
-        events = {"keys-changed": None, "close-dialog": None, "notice": notice}
+def done(
+    notice: str,
+    target: str,
+    *,
+    key_id: str | None = None,
+    undo: str | None = None,
+    leaves: bool = False,
+) -> BaseResponse:
+    """After a change: the dialog closes, the list fetches itself; without scripts, a redirect.
+
+    The row of `key_id` glows once; `undo` is the address to which the notice's Undo posts. A page
+    that `leaves`, for what it showed is gone, goes to the target in any case.
+    """
+    if is_htmx() and not leaves:
+        events = {
+            "keys-changed": {"id": key_id},
+            "close-dialog": None,
+            "notice": {"words": notice, "undo": undo},
+        }
         return Response("", 204, {"HX-Trigger": json.dumps(events)})
-    flash(notice)
-    return redirect(target, 303)
+    flash(json.dumps({"words": notice, "undo": undo}))
+    return Response("", 204, {"HX-Redirect": target}) if is_htmx() else redirect(target, 303)
+
+
+def _notices() -> list[dict[str, Any]]:
+    """What is to be said once, on the first page after a change."""
+    return [json.loads(str(text)) for text in get_flashed_messages()]
 
 
 def invalid(template: str, error: Refused, **context: Any) -> tuple[str, int]:

@@ -6,7 +6,7 @@ from flask import Blueprint, redirect, render_template, request, session, url_fo
 from flask_login import current_user, login_user, logout_user
 from werkzeug.wrappers import Response as BaseResponse
 
-from console import people, projects
+from console import overview, people, projects
 from console.errors import Invalid, Refused, Unauthenticated
 from console.web import SignedIn, actor, anonymous, client_ip, invalid
 
@@ -28,7 +28,7 @@ def home() -> Answer:
     mine = projects.visible(actor())
     if len(mine) == 1:
         return redirect(url_for("keys.list_keys", slug=mine[0].slug), 303)
-    return render_template("projects/list.html", projects=mine)
+    return render_template("projects/list.html", rows=overview.of_all(by=actor()))
 
 
 @blueprint.route("/setup", methods=["GET", "POST"])
@@ -102,10 +102,10 @@ def _enter(email: str, password: str) -> BaseResponse:
     if signed_in is None:
         raise Refused("The session could not be opened. Try again.")
     login_user(SignedIn(token, signed_in))
-    return redirect(_local(request.args.get("next")) or url_for("access.home"), 303)
+    return redirect(local_path(request.args.get("next")) or url_for("access.home"), 303)
 
 
-def _local(target: str | None) -> str | None:
+def local_path(target: str | None) -> str | None:
     """Only a path of this console: never somebody else's address, however it is disguised."""
     return target if target and LOCAL_PATH.fullmatch(target) else None
 

@@ -1,148 +1,200 @@
-"""The key table, a key's page, and the dialogs that create, edit, rotate, revoke and delete."""
+"""A key's page, and the dialogs that rotate, revoke, enable and delete."""
 
-import re
-from collections.abc import Mapping
+import json
+from collections.abc import Callable
 from typing import Any
 
-from flask import Blueprint, current_app, redirect, render_template, request, url_for
+from flask import Blueprint, current_app, render_template, request, url_for
 from werkzeug.wrappers import Response as BaseResponse
 
-from console import activity, audit, keys, usage
-from console.errors import Conflict, Forbidden, Invalid, Unknown
-from console.limits import ENTERPRISE, PLANS
-from console.models import ACTIVE, ENVIRONMENTS, REVOKED, STATUSES, Key
+from console import activity, audit, insight, keys, usage
+from console.errors import Conflict, Forbidden, Invalid, Refused, Unknown
+from console.insight import OldSecret, Top, User
+from console.models import Key
 from console.permissions import KEYS_WRITE
-from console.web import actor, done, enter, invalid, is_htmx
+from console.web import actor, done, enter, invalid, is_htmx, words
+from console.web.key_secret import show_secret
 
 blueprint = Blueprint("keys", __name__, url_prefix="/projects/<slug>")
 
 Answer = str | tuple[str, int] | BaseResponse
+Users = Callable[..., Top[User]]
 
-NEVER, KEEP, ON_DATE = "never", "keep", "date"
-EXPIRATIONS = (
-    ("1d", "1 Day"), ("1w", "1 Week"), ("1mo", "1 Month"), ("3mo", "3 Months"), ("1y", "1 Year"),
-    (NEVER, "No Expiry"), (ON_DATE, "On a date"),
-)  # fmt: skip
 GRACES = (("", "now"), ("1h", "1 hour"), ("24h", "24 hours"), ("7d", "7 days"))
-LIST_FIELDS = ("q", "status", "environment", "owner", "sort", "cursor")
+EXTENSIONS = (*GRACES[1:], ("30d", "30 days"))
+PERIODS = {"24h": "24 hours", "30d": "30 days", "12mo": "12 months"}
+ITS_PAGE = "key"  # as a dialog is told that it was opened there
 RECENT = 10
-SEPARATORS = re.compile(r"[\s,;]+")
-
-
-@blueprint.get("")
-def show_project(slug: str) -> BaseResponse:
-    return redirect(url_for("keys.list_keys", slug=enter(slug).slug), 303)
-
-
-@blueprint.get("/keys")
-def list_keys(slug: str) -> Answer:
-    """The key table; only the table itself when the page asks for it again."""
-    project = enter(slug)
-    given: dict[str, Any] = {n: request.args[n] for n in LIST_FIELDS if request.args.get(n)}
-    page = keys.page(by=actor(), project=slug, **given)
-    whole = not is_htmx() or request.headers.get("HX-Target") != "keys"
-    return render_template(
-        "keys/list.html" if whole else "keys/_table.html",
-        page=page,
-        filters={"sort": keys.NEWEST_FIRST, **given},
-        is_filtered=any(given.get(name) for name in ("q", "status", "environment", "owner")),
-        may_write=actor().may(KEYS_WRITE, project.id),
-        statuses=STATUSES,
-        environments=ENVIRONMENTS,
-    )
-
-
-@blueprint.route("/keys/new", methods=["GET", "POST"])
-def create_key(slug: str) -> Answer:
-    project = enter(slug)
-    actor().require(KEYS_WRITE, project.id)
-    form = _form()
-    if request.method != "POST":
-        return render_template("keys/create.html", form={"expiration": "3mo"}, errors={}, **form)
-    try:
-        fields = {**_settings(request.form), "project": slug}
-        key, secret = keys.create(fields, by=actor())
-    except (Invalid, Conflict, Forbidden) as error:
-        return invalid("keys/create.html", _for_form(error), form=request.form, **form)
-    return _show_secret(key, secret)
 
 
 @blueprint.get("/keys/<key_id>")
 def show_key(slug: str, key_id: str) -> str:
+    """One key's page; only the part of it that the page asks for again."""
     key = key_here(slug, key_id)
-    return render_template(
-        "keys/show.html",
-        key=key,
-        usage=usage.totals_of(key),
-        entries=audit.page_of_key(key_id, by=actor(), filters={}, cursor=None, limit=RECENT).rows,
-        events=activity.page_of_target(key.id, limit=RECENT).rows,
-        may_write=actor().may(KEYS_WRITE, key.project_id),
-    )
+    period = request.args.get("period") or usage.PERIOD_DEFAULT
+    counts = {
+        "key": key,
+        "buckets": usage.of_key(key_id, period, by=actor()),
+        "totals": usage.totals_of(key),
+        "period": period,
+        "periods": PERIODS,
+    }
+    part = request.headers.get("HX-Target") if is_htmx() else None
+    if part == "usage":
+        return render_template("keys/_usage.html", **counts)
+    template = "keys/_page.html" if part == "key" else "keys/show.html"
+    return render_template(template, **counts, **_story(key))
 
 
-@blueprint.route("/keys/<key_id>/edit", methods=["GET", "POST"])
-def edit_key(slug: str, key_id: str) -> Answer:
-    key = _key_of_page(slug, key_id)
-    form = _form(key)
-    if request.method != "POST":
-        return render_template("keys/edit.html", key=key, form=_filled_in(key), errors={}, **form)
-    try:
-        fields = _settings(request.form)
-        fields.update(_changed_status(key, request.form.get("status")))
-        key = keys.edit(key_id, fields, by=actor())
-    except (Invalid, Conflict, Forbidden) as error:
-        return invalid("keys/edit.html", _for_form(error), key=key, form=request.form, **form)
-    return done(f"{key.name} saved", url_for("keys.list_keys", slug=slug))
+def _story(key: Key) -> dict[str, Any]:
+    """What a key's page tells besides its counts."""
+    by, is_used = actor(), key.last_used_at is not None
+    return {
+        "allowance": usage.allowance_of(key),
+        "metadata": json.dumps(key.metadata, indent=2, ensure_ascii=False) if key.metadata else "",
+        "old": insight.old_secret(key.id, by=by),
+        "refused_old": insight.refused_old(key.id, by=by),
+        "insight": insight.of_key(key.id, by=by) if is_used else None,
+        "entries": audit.page_of_key(key.id, by=by, filters={}, cursor=None, limit=RECENT).rows,
+        "events": activity.page_of_target(key.id, limit=RECENT).rows,
+        "base_url": current_app.config["LATCHKEY"].base_url,
+        "may_write": by.may(KEYS_WRITE, key.project_id),
+    }
 
 
 @blueprint.route("/keys/<key_id>/rotate", methods=["GET", "POST"])
 def rotate_key(slug: str, key_id: str) -> Answer:
     key = _key_of_page(slug, key_id)
     if request.method != "POST":
-        return render_template("keys/rotate.html", key=key, graces=GRACES, form={}, errors={})
+        return _ask("keys/rotate.html", key, insight.recent_users, graces=GRACES, form={})
     try:
         key, secret, ends_at = keys.rotate(
             key_id,
             {"grace_period": request.form.get("grace_period") or None},
             by=actor(),
             confirm=request.form.get("confirm", ""),
+            rotated_at=request.form.get("rotated_at", type=int),
         )
     except (Invalid, Conflict, Forbidden) as error:
-        return invalid("keys/rotate.html", error, key=key, graces=GRACES, form=request.form)
-    return _show_secret(key, secret, ends_at)
+        again = {"graces": GRACES, "form": request.form}
+        return _ask("keys/rotate.html", key, insight.recent_users, error=error, **again)
+    return show_secret(key, secret, ends_at)
+
+
+@blueprint.route("/keys/<key_id>/grace/end", methods=["GET", "POST"])
+def end_grace(slug: str, key_id: str) -> Answer:
+    """Stops the old secret before its grace period is over."""
+    return _set_grace(slug, key_id, "keys/grace_end.html", None)
+
+
+@blueprint.route("/keys/<key_id>/grace/extend", methods=["GET", "POST"])
+def extend_grace(slug: str, key_id: str) -> Answer:
+    """Lets the old secret work for longer than was said."""
+    period = request.form.get("grace_period", "")
+    return _set_grace(slug, key_id, "keys/grace_extend.html", period)
+
+
+def _set_grace(slug: str, key_id: str, template: str, period: str | None) -> Answer:
+    key = _key_of_page(slug, key_id)
+    if request.method != "POST":
+        return _ask_about_grace(template, key)
+    try:
+        fields = {"grace_period": period}
+        key, ends_at = keys.set_grace(key_id, fields, by=actor(), extends=period is not None)
+    except (Invalid, Conflict, Forbidden) as error:
+        return _ask_about_grace(template, key, error)
+    until = f"works until {words.exact(ends_at)}" if ends_at else "has stopped working"
+    return done(f"The old secret of {key.name} {until}", _page_of(slug, key_id), key_id=key_id)
+
+
+def _ask_about_grace(template: str, key: Key, error: Refused | None = None) -> Answer:
+    old = insight.old_secret(key.id, by=actor())
+    shown = {"old": old, "periods": _extensions(key, old), "form": request.form}
+    return _ask(template, key, insight.recent_users_of_old, error=error, **shown)
+
+
+def _extensions(key: Key, old: OldSecret | None) -> list[tuple[str, str]]:
+    """The periods that would let the old secret work for longer, and until when."""
+    if old is None:
+        return []
+    ends = {value: keys.grace_end(key, value) for value, _ in EXTENSIONS}
+    return [
+        (value, f"{name} ({words.to_minute(end)})")
+        for value, name in EXTENSIONS
+        if (end := ends[value]) is not None and end > old.works_until
+    ]
 
 
 @blueprint.route("/keys/<key_id>/revoke", methods=["GET", "POST"])
 def revoke_key(slug: str, key_id: str) -> Answer:
     key = _key_of_page(slug, key_id)
     if request.method != "POST":
-        return render_template("keys/revoke.html", key=key)
+        return _ask("keys/revoke.html", key, insight.recent_users)
     keys.revoke(key_id, by=actor())
-    return done(f"{key.name} revoked", url_for("keys.list_keys", slug=slug))
+    return _done_with(key, f"{key.name} revoked", undo="keys.restore_key")
 
 
 @blueprint.route("/keys/<key_id>/restore", methods=["GET", "POST"])
 def restore_key(slug: str, key_id: str) -> Answer:
     key = _key_of_page(slug, key_id)
     if request.method != "POST":
-        return render_template("keys/restore.html", key=key)
+        return _ask("keys/restore.html", key, insight.recently_revoked)
     try:
         keys.restore(key_id, by=actor())
-    except (Invalid, Conflict) as error:
-        return invalid("keys/restore.html", error, key=key)
-    return done(f"{key.name} enabled", url_for("keys.list_keys", slug=slug))
+    except (Invalid, Conflict, Forbidden) as error:
+        return _ask("keys/restore.html", key, insight.recently_revoked, error=error)
+    return _done_with(key, f"{key.name} enabled", undo="keys.revoke_key")
 
 
 @blueprint.route("/keys/<key_id>/delete", methods=["GET", "POST"])
 def delete_key(slug: str, key_id: str) -> Answer:
     key = _key_of_page(slug, key_id)
     if request.method != "POST":
-        return render_template("keys/delete.html", key=key, form={}, errors={})
+        return _ask("keys/delete.html", key, insight.recent_users, form={})
     try:
         keys.delete(key_id, by=actor(), confirm=request.form.get("confirm", ""))
-    except Invalid as error:
-        return invalid("keys/delete.html", error, key=key, form=request.form)
-    return done(f"{key.name} deleted", url_for("keys.list_keys", slug=slug))
+    except (Invalid, Conflict, Forbidden) as error:
+        form = request.form
+        return _ask("keys/delete.html", key, insight.recent_users, error=error, form=form)
+    table = url_for("keys.list_keys", slug=slug)
+    return done(f"{key.name} deleted", table, leaves=is_on_its_page())
+
+
+def _ask(
+    template: str, key: Key, users: Users, *, error: Refused | None = None, **context: Any
+) -> Answer:
+    """A dialog that says who is touched before it asks; again, with what was wrong."""
+    shown = {
+        "key": key,
+        "users": users(key.id, by=actor()),
+        "is_on_its_page": is_on_its_page(),
+        "back": back_from(key),
+        **context,
+    }
+    if error is not None:
+        return invalid(template, error, **shown)
+    return render_template(template, errors={}, error=None, **shown)
+
+
+def _done_with(key: Key, notice: str, *, undo: str) -> BaseResponse:
+    back = ITS_PAGE if is_on_its_page() else None
+    undo_at = url_for(undo, slug=key.project.slug, key_id=key.id, back=back)
+    return done(notice, back_from(key), key_id=key.id, undo=undo_at)
+
+
+def is_on_its_page() -> bool:
+    """Whether the dialog was opened on the key's own page."""
+    return request.values.get("back") == ITS_PAGE
+
+
+def back_from(key: Key) -> str:
+    """Where a dialog leads without scripts: to where it was opened."""
+    slug = key.project.slug
+    return _page_of(slug, key.id) if is_on_its_page() else url_for("keys.list_keys", slug=slug)
+
+
+def _page_of(slug: str, key_id: str) -> str:
+    return url_for("keys.show_key", slug=slug, key_id=key_id)
 
 
 def key_here(slug: str, key_id: str) -> Key:
@@ -159,103 +211,3 @@ def _key_of_page(slug: str, key_id: str) -> Key:
     key = key_here(slug, key_id)
     actor().require(KEYS_WRITE, key.project_id)
     return key
-
-
-def _show_secret(key: Key, secret: str, ends_at: int | None = None) -> Answer:
-    """The one response that carries the secret: no redirect, no cache, no session."""
-    page = render_template(
-        "keys/secret.html",
-        key=key,
-        secret=secret,
-        ends_at=ends_at,
-        base_url=current_app.config["LATCHKEY"].base_url,
-    )
-    response = current_app.make_response(page)
-    response.headers["HX-Trigger"] = "keys-changed"
-    return response
-
-
-# --- forms ----------------------------------------------------------------------------------
-
-
-def _form(key: Key | None = None) -> dict[str, Any]:
-    """What the create and edit forms offer."""
-    return {
-        "expirations": ((KEEP, "Keep as it is"), *EXPIRATIONS) if key else EXPIRATIONS,
-        "plans": PLANS,
-    }
-
-
-def _settings(form: Mapping[str, str]) -> dict[str, Any]:
-    """A key's settings as the form says them, in the API's terms. Decides nothing."""
-    fields: dict[str, Any] = {
-        "name": form.get("name", ""),
-        "description": form.get("description", ""),
-        "permissions": _items(form.get("permissions", "")),
-        "ip_allowlist": _items(form.get("ip_allowlist", "")),
-    }
-    if form.get("environment"):
-        fields["environment"] = form["environment"]
-    fields.update(_expiration(form))
-    if form.get("plan"):
-        fields["plan"] = form["plan"]
-    if form.get("plan") == ENTERPRISE:
-        fields["rate_limit"] = {
-            name: _number(form[name]) for name in ("per_minute", "per_hour") if form.get(name)
-        }
-    return fields
-
-
-def _items(text: str) -> list[str]:
-    return [item for item in SEPARATORS.split(text) if item]
-
-
-def _number(text: str) -> Any:
-    """The number typed, or the text itself, which the field's own rule then refuses."""
-    text = text.strip()
-    return int(text) if text.isascii() and text.isdigit() and len(text) < 19 else text
-
-
-def _expiration(form: Mapping[str, str]) -> dict[str, Any]:
-    choice = form.get("expiration", NEVER)
-    if choice == KEEP:
-        return {}
-    if choice == ON_DATE:
-        if not form.get("expires_on"):
-            raise Invalid({"expires_on": "choose a date"})
-        return {"expires_at": f"{form['expires_on']}T23:59:59Z"}
-    return {"expires_at": None} if choice == NEVER else {"expires_in": choice}
-
-
-def _changed_status(key: Key, wanted: str | None) -> dict[str, str]:
-    """The status, when the form's differs from the key's: an expired key is not revoked."""
-    shown = REVOKED if key.revoked_at is not None else ACTIVE
-    return {"status": wanted} if wanted and wanted != shown else {}
-
-
-def _filled_in(key: Key) -> dict[str, Any]:
-    """The edit form as the key stands."""
-    return {
-        "name": key.name,
-        "description": key.description,
-        "permissions": "\n".join(key.permissions),
-        "ip_allowlist": "\n".join(key.ip_allowlist),
-        "expiration": KEEP,
-        "plan": key.plan,
-        "per_minute": key.limit_per_minute or "",
-        "per_hour": key.limit_per_hour or "",
-        "status": REVOKED if key.revoked_at is not None else ACTIVE,
-    }
-
-
-def _for_form(error: Any) -> Any:
-    """The API's field names as the form's."""
-    names = {
-        "expires_at": "expires_on" if request.form.get("expiration") == ON_DATE else "expiration",
-        "expires_in": "expiration",
-        "rate_limit.per_minute": "per_minute",
-        "rate_limit.per_hour": "per_hour",
-        "rate_limit": "plan",
-    }
-    error.fields = {names.get(name, name): why for name, why in error.fields.items()}
-    return error

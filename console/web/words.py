@@ -6,9 +6,24 @@ from typing import Any
 from flask import Flask
 
 from console import clock, country, keys, limits
-from console.check import CODES
+from console.check import (
+    CODES,
+    ENVIRONMENT_MISMATCH,
+    EXPIRED_KEY,
+    INVALID,
+    IP_NOT_ALLOWED,
+    MALFORMED,
+    MISSING,
+    PERMISSION_DENIED,
+    PROJECT_MISMATCH,
+    QUOTA_EXCEEDED,
+    RATE_LIMITED,
+    REVOKED_KEY,
+    SUPERSEDED,
+    VALID,
+)
 from console.clock import DAY, HOUR, MINUTE
-from console.models import ACTIVE, EXPIRED, REVOKED, TEST, Entry, Key
+from console.models import ACTIVE, EXPIRED, REVOKED, TEST, Entry, Event, Key
 
 SOON = 7 * DAY
 DATED = 30 * DAY
@@ -21,6 +36,7 @@ EVENT_WORDS = {
     "key.revoked": "revoked the key",
     "key.restored": "enabled the key",
     "key.rotated": "rotated the key",
+    "key.grace_changed": "changed the grace period of the key",
     "key.deleted": "deleted the key",
     "project.created": "created the project",
     "project.edited": "edited the project",
@@ -41,15 +57,90 @@ EVENT_WORDS = {
 }
 
 
+# How a request ended, where a whole sentence (check.CODES) is too much.
+OUTCOME_WORDS = {
+    VALID: "Let in",
+    SUPERSEDED: "Old secret",
+    REVOKED_KEY: "Key revoked",
+    EXPIRED_KEY: "Key expired",
+    PROJECT_MISMATCH: "Other project",
+    ENVIRONMENT_MISMATCH: "Other environment",
+    IP_NOT_ALLOWED: "Address not allowed",
+    PERMISSION_DENIED: "Permission missing",
+    RATE_LIMITED: "Rate limit reached",
+    QUOTA_EXCEEDED: "Quota used up",
+}
+
+# The same without a known key, and what lies behind it.
+ATTEMPT_WORDS = {
+    MISSING: ("No key sent", "Neither Authorization nor X-API-Key was there."),
+    MALFORMED: ("Not a key", "What was sent has another shape, or was cut off."),
+    INVALID: ("Unknown key", "It has the shape of a key. It was deleted, or guessed."),
+}
+
+# --- the logs ---------------------------------------------------------------------------------
+
+FILTER_WORDS = {
+    "status": "Status {}",
+    "code": "{}",
+    "method": "{}",
+    "endpoint": "to {}…",
+    "ip": "from {}",
+    "key": "with the key {}",
+    "secret": "with the {} secret",
+    "since": "since {}",
+    "until": "until {}",
+    "action": "{}",
+    "actor": "by {}",
+    "target": "to {}",
+    "last": "in the {}",
+}
+FILTER_VALUES = {
+    ("status", "allowed"): "Let in",
+    ("status", "denied"): "Refused",
+    ("secret", "current"): "with the present secret",
+    ("secret", "previous"): "with an old secret",
+    ("last", "1h"): "in the last hour",
+    ("last", "24h"): "in the last 24 hours",
+    ("last", "7d"): "in the last 7 days",
+    ("last", "30d"): "in the last 30 days",
+}
+GROUP_WORDS = {
+    "key.*": "Keys",
+    "project.*": "The project",
+    "person.*": "People",
+    "webhook.*": "Webhooks",
+}
+CHANGED = ("edited", "grace_changed", "rotated")  # what says old and new
+CHANGE_WORDS = {
+    "auto_renew": "Renews itself",
+    "expires_at": "Expires",
+    "external_id": "External id",
+    "ip_allowlist": "IP allowlist",
+    "key_limit": "Live keys at most",
+    "monthly_quota": "Monthly quota",
+    "previous_secret_expires_at": "Old secret works until",
+    "shows_environment": "Secrets say live or test",
+    "url": "URL",
+}
+SAID_MAX_LENGTH = 200
+
+
 def register(app: Flask) -> None:
     app.jinja_env.filters.update(
         ago=ago,
         clock_time=clock_time,
+        counted=_counted,
         exact=exact,
         flag=flag,
+        is_past=lambda instant: instant <= clock.now(),
+        moment=moment,
         iso=clock.iso,
+        passed=passed,
         pick=pick,
         sentence=sentence,
+        share=share,
+        to_minute=to_minute,
         until=until,
     )
     app.jinja_env.globals.update(
@@ -57,16 +148,27 @@ def register(app: Flask) -> None:
         grace_of=keys.grace_of,
         country_words=country.words_for,
         expires_soon=expires_soon,
+        has_expired=has_expired,
         reason_of=reason_of,
         rate_words=rate_words,
         said=said,
+        outcome_words=OUTCOME_WORDS,
         event_words=EVENT_WORDS,
+        group_words=GROUP_WORDS,
+        action_words=action_words,
+        attempt_words=ATTEMPT_WORDS,
+        changes_of=changes_of,
     )
 
 
 def exact(instant: int) -> str:
     """`20 Nov 2026, 10:30:05 UTC`."""
     return clock.to_datetime(instant).strftime("%-d %b %Y, %H:%M:%S UTC")
+
+
+def to_minute(instant: int) -> str:
+    """`20 Nov 2026, 10:30 UTC`."""
+    return clock.to_datetime(instant).strftime("%-d %b %Y, %H:%M UTC")
 
 
 def clock_time(instant: int) -> str:
@@ -90,6 +192,16 @@ def ago(instant: int) -> str:
     return _date(instant)
 
 
+def passed(instant: int) -> str:
+    """How long it is since then, rounded down: `12 s`, `5 min`, `5 h`, `3 days`."""
+    length = max(0, clock.now() - instant)
+    for unit, name in ((DAY, "day"), (HOUR, "h"), (MINUTE, "min")):
+        if length >= unit:
+            number = length // unit
+            return _counted(number, name) if unit == DAY else f"{number} {name}"
+    return f"{length // clock.SECOND} s"
+
+
 def until(instant: int) -> str:
     """`in 5 min`, `in 3 h`, `in 12 days`, then the date; `ago` for the past."""
     left = instant - clock.now()
@@ -105,7 +217,8 @@ def until(instant: int) -> str:
 
 
 def _counted(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+    ending = "" if number == 1 else "es" if noun.endswith("s") else "s"
+    return f"{number:,} {noun}{ending}"
 
 
 def _date(instant: int) -> str:
@@ -138,6 +251,10 @@ def flag(code: str | None) -> str:
     return "".join(chr(REGIONAL_INDICATOR_A + ord(letter) - ord("A")) for letter in code.upper())
 
 
+def has_expired(key: Key) -> bool:
+    return key.expires_at is not None and key.expires_at <= clock.now()
+
+
 def expires_soon(key: Key) -> bool:
     """Whether an active key ends within a week."""
     left = (key.expires_at or 0) - clock.now()
@@ -146,7 +263,10 @@ def expires_soon(key: Key) -> bool:
 
 def rate_words(key: Key) -> str:
     """`100 a minute, 1,000 an hour`, or `None`."""
-    per_minute, per_hour = limits.figures(key)
+    return _rate(*limits.figures(key))
+
+
+def _rate(per_minute: int | None, per_hour: int | None) -> str:
     parts = [
         f"{figure:,} {unit}"
         for figure, unit in ((per_minute, "a minute"), (per_hour, "an hour"))
@@ -155,11 +275,83 @@ def rate_words(key: Key) -> str:
     return ", ".join(parts) or "None"
 
 
+def moment(instant: int) -> str:
+    """`20 Nov 10:30:05` this year, `20 Nov 2025 10:30:05` before (UTC)."""
+    then, today = clock.to_datetime(instant), clock.to_datetime(clock.now())
+    return then.strftime("%-d %b %H:%M:%S" if then.year == today.year else "%-d %b %Y %H:%M:%S")
+
+
+def filter_words(name: str, text: str) -> str:
+    """A filter as a part of a sentence: `Refused`, `from 203.0.113.7`, `in the last hour`."""
+    if (name, text) in FILTER_VALUES:
+        return FILTER_VALUES[name, text]
+    if name == "code":
+        text = OUTCOME_WORDS.get(text, text)
+    elif name == "action":
+        text = GROUP_WORDS.get(text) or EVENT_WORDS.get(text, text).capitalize()
+    elif name in ("since", "until"):
+        text = exact(clock.parse(text))
+    return FILTER_WORDS[name].format(text)
+
+
+def action_words(action: str) -> str:
+    """`Rotated`, where it stands among others that are done to keys."""
+    verb = action.partition(".")[2].replace("_", " ").capitalize()
+    return {"Restored": "Enabled"}.get(verb, verb)
+
+
+def changes_of(event: Event) -> list[str]:
+    """What a change did, field by field: `Expires: never → 1 Dec 2026, 10:30 UTC`."""
+    if not event.action.endswith(CHANGED):
+        return []
+    return [
+        f"{CHANGE_WORDS.get(name) or name.replace('_', ' ').capitalize()}: {_changed(name, *pair)}"
+        for name, pair in event.changes.items()
+        if name != "prefix" and pair != [None, None]
+    ]
+
+
+def _changed(name: str, old: Any, new: Any) -> str:
+    if isinstance(old, list) and isinstance(new, list) and old and new:
+        parts = (("added", [one for one in new if one not in old]),
+                 ("removed", [one for one in old if one not in new]))  # fmt: skip
+        told = [f"{words} {said(some)}" for words, some in parts if some]
+        return "; ".join(told) or "another order"
+    return f"{_said_of(name, old)} → {_said_of(name, new)}"
+
+
+def _said_of(name: str, value: Any) -> str:
+    if name == "expires_at" and value is None:
+        return "never"
+    if name.endswith("_at") and isinstance(value, str):
+        return to_minute(clock.parse(value))
+    if name == "rate_limit" and isinstance(value, dict):
+        return _rate(value.get("per_minute"), value.get("per_hour"))
+    return said(value)
+
+
 def said(value: Any) -> str:
     """An event's old or new value in a few words."""
     if value in (None, "", [], {}):
-        return "nothing"
-    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+        return "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list):
+        words = ", ".join(said(one) for one in value)
+    elif isinstance(value, dict):
+        is_offer = value.keys() == {"name", "description"}
+        parts = [f"{name} {said(one)}" for name, one in value.items()]
+        words = value["name"] if is_offer else ", ".join(parts)
+    else:
+        words = f"{value:,}" if isinstance(value, int) else str(value)
+    return words if len(words) <= SAID_MAX_LENGTH else f"{words[:SAID_MAX_LENGTH]}…"
+
+
+def share(part: int, whole: int) -> str:
+    """`12 %`; `< 1 %` for little, `–` of nothing."""
+    if not whole:
+        return "–"
+    return "< 1 %" if 0 < part * 100 < whole else f"{part * 100 // whole} %"
 
 
 def pick(values: Mapping[str, Any], *names: str) -> dict[str, Any]:

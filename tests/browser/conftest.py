@@ -2,11 +2,15 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from urllib.parse import urlsplit
 
 import pytest
-from playwright.sync_api import Browser, Page, Response, sync_playwright
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser, Page, Response, StorageState, sync_playwright
 
 from tests.conftest import need
+
+PASSWORD = "correct horse battery"
 
 ARGUMENTS = [
     "--no-sandbox",
@@ -31,9 +35,11 @@ class Watched:
     page: Page
     answers: list[tuple[str, str]] = field(default_factory=list)  # address, body
     complaints: list[str] = field(default_factory=list)
+    hosts: set[str | None] = field(default_factory=set)
 
     def watch(self) -> None:
         self.page.on("response", self._keep)
+        self.page.on("request", lambda one: self.hosts.add(urlsplit(one.url).hostname))
         self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
         self.page.on(
             "console",
@@ -57,3 +63,37 @@ def watched(browser: Browser, request: pytest.FixtureRequest) -> Iterator[Watche
     watched.watch()
     yield watched
     context.close()
+
+
+def sign_in(
+    page: Page, url: str = "", *, email: str = "ada@example.com", password: str = PASSWORD
+) -> None:
+    """As the owner; `url` is the installation's where the browser profile does not know it."""
+    page.goto(f"{url}/login")
+    page.get_by_label("Email").fill(email)
+    page.get_by_label("Password").fill(password)
+    page.get_by_role("button", name="Sign in").click()
+    page.wait_for_url(lambda url: "/login" not in url)
+    page.wait_for_load_state("load")
+
+
+def profile(browser: Browser, url: str) -> StorageState:
+    """The cookies of the signed-in owner, to begin other browser profiles with."""
+    context = browser.new_context(base_url=url)
+    sign_in(context.new_page())
+    kept = context.storage_state()
+    context.close()
+    return kept
+
+
+def too_wide(page: Page) -> bool:
+    return bool(page.evaluate("document.documentElement.scrollWidth > window.innerWidth"))
+
+
+def barriers(page: Page) -> list[str]:
+    """What axe-core finds on the page as it stands, its open dialog included."""
+    found = Axe().run(page).response["violations"]
+    return [
+        f"{one['id']}: {node['target']} {node['html'][:200]}" for one in found
+        for node in one["nodes"]
+    ]  # fmt: skip

@@ -6,8 +6,7 @@ from urllib.parse import urlsplit
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from tests.browser.conftest import Watched
-from tests.browser.test_pages import too_wide
+from tests.browser.conftest import Watched, too_wide
 from tests.server import RunningServer
 
 pytestmark = pytest.mark.browser

@@ -148,7 +148,6 @@ def register(app: Flask) -> None:
         grace_of=keys.grace_of,
         country_words=country.words_for,
         expires_soon=expires_soon,
-        has_expired=has_expired,
         reason_of=reason_of,
         rate_words=rate_words,
         said=said,
@@ -249,10 +248,6 @@ def flag(code: str | None) -> str:
     if not code or len(code) != 2 or not code.isascii() or not code.isalpha():
         return ""
     return "".join(chr(REGIONAL_INDICATOR_A + ord(letter) - ord("A")) for letter in code.upper())
-
-
-def has_expired(key: Key) -> bool:
-    return key.expires_at is not None and key.expires_at <= clock.now()
 
 
 def expires_soon(key: Key) -> bool:

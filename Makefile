@@ -13,11 +13,11 @@ demo: .venv/run.stamp
 	@$(BIN)/python -m console demo --again
 	@$(BIN)/python -m console serve
 
-# Files of tests side by side, one worker a core; on PostgreSQL, which they would share: WORKERS=0
+# Files of tests side by side, in their order, one worker a core; on PostgreSQL, which they would share: WORKERS=0
 WORKERS ?= auto
 
 test: .venv/dev.stamp
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 lint: .venv/dev.stamp
 	$(BIN)/ruff check .

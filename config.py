@@ -16,18 +16,32 @@ Network = IPv4Network | IPv6Network
 PREFIX = "LATCHKEY_"
 
 # Promised, and read by a later version: named here so that a set one is not a silent surprise.
-NOT_YET_USED = ("METRICS_TOKEN", "SMTP_URL", "MAIL_FROM")
+NOT_YET_USED = ("METRICS_TOKEN",)
 # What clients are told to set: in the shell of an operator who tries them, they are no mistake.
 CLIENTS_OWN = ("URL", "KEY")
 HOST_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?")
 SECRET_KEY_MIN_LENGTH = 32
-NEVER_SHOWN = ("SECRET_KEY", "DATABASE_URL", "REDIS_URL")
+OIDC_NAME_MAX_LENGTH = 50
+SCOPE = re.compile(r"[!#-\[\]-~]+")  # RFC 6749, 3.3
+NEVER_SHOWN = ("SECRET_KEY", "DATABASE_URL", "REDIS_URL", "SMTP_URL", "OIDC_CLIENT_SECRET")
+# What single sign-on needs, and what else can be said about it.
+OIDC_NEEDS = ("OIDC_ISSUER", "OIDC_CLIENT_ID", "OIDC_CLIENT_SECRET")
+OIDC_MORE = ("OIDC_NAME", "OIDC_SCOPES", "OIDC_TRUST_EMAIL", "OIDC_ROLE_CLAIM", "OIDC_ROLES")
 
 
 class Networks(tuple[Network, ...]):
     """Networks that a cache finds without reckoning with each of them: checks ask often."""
 
     __hash__ = object.__hash__
+
+
+@dataclass(frozen=True)
+class MappedRole:
+    """What a value of the role claim gives: a role in a project, or all of them (an owner)."""
+
+    value: str
+    slug: str | None  # None: an owner
+    role: str
 
 
 class ConfigError(Exception):
@@ -50,6 +64,16 @@ class Config:
     retention_days: int  # of entries
     geoip_database: Path | None  # an .mmdb instead of the built-in country data
     webhook_networks: Networks  # which webhooks may lead to, besides public addresses
+    smtp_url: str  # the server that takes our mail; empty: none is sent
+    mail_from: str  # whom it is from
+    oidc_issuer: str  # the provider of single sign-on; empty: there is none
+    oidc_client_id: str  # what it knows us as
+    oidc_client_secret: str
+    oidc_name: str  # as the sign-in page calls it
+    oidc_scopes: str  # what we ask to be told of a person
+    oidc_trust_email: bool  # of an address that it does not call verified or unverified
+    oidc_role_claim: str  # the claim that says in which groups somebody is
+    oidc_roles: tuple[MappedRole, ...]  # and what each group gives here
     not_yet_used: tuple[str, ...] = ()
 
     @property
@@ -84,10 +108,44 @@ def load(environ: Mapping[str, str] | None = None) -> Config:
         retention_days=source.read("RETENTION_DAYS", "90", _whole_number(1, 36_500)),
         geoip_database=source.read("GEOIP_DATABASE", "", _existing_file),
         webhook_networks=source.read("WEBHOOK_NETWORKS", "", _networks),
+        smtp_url=source.read("SMTP_URL", "", _smtp_url),
+        mail_from=source.read("MAIL_FROM", "", _mail_from),
+        oidc_issuer=source.read("OIDC_ISSUER", "", _issuer),
+        oidc_client_id=source.text("OIDC_CLIENT_ID"),
+        oidc_client_secret=source.text("OIDC_CLIENT_SECRET"),
+        oidc_name=source.read("OIDC_NAME", "single sign-on", _short_name),
+        oidc_scopes=source.read("OIDC_SCOPES", "openid email profile", _scopes),
+        oidc_trust_email=source.read("OIDC_TRUST_EMAIL", "no", _one_of("yes", "no")) == "yes",
+        oidc_role_claim=source.text("OIDC_ROLE_CLAIM"),
+        oidc_roles=source.read("OIDC_ROLES", "", _mapped_roles),
         not_yet_used=tuple(name for name in NOT_YET_USED if source.text(name)),
     )
     source.refuse_unknown()
+    if config.smtp_url and not config.mail_from:
+        raise ConfigError(
+            f"{PREFIX}SMTP_URL needs {PREFIX}MAIL_FROM, the address that mail is from, "
+            "such as keys@example.com"
+        )
+    _refuse_half_a_sign_on(source)
     return config
+
+
+def _refuse_half_a_sign_on(source: "_Source") -> None:
+    """All that single sign-on needs, or nothing of it. Raises ConfigError."""
+    given = [name for name in OIDC_NEEDS + OIDC_MORE if source.text(name)]
+    missing = [name for name in OIDC_NEEDS if name not in given]
+    if given and missing:
+        raise ConfigError(
+            f"{PREFIX}{given[0]} needs {PREFIX}{missing[0]}: single sign-on takes "
+            f"{', '.join(PREFIX + name for name in OIDC_NEEDS)}"
+        )
+    both = ("OIDC_ROLE_CLAIM", "OIDC_ROLES")
+    for name, other in (both, both[::-1]):
+        if name in given and other not in given:
+            raise ConfigError(
+                f"{PREFIX}{name} needs {PREFIX}{other}: the one names the claim, the other says "
+                "which of its values gives which role"
+            )
 
 
 class _Source:
@@ -210,6 +268,85 @@ def _redis_url(text: str) -> str:
     ):
         raise ValueError("redis://<host>:<port>/<number>, rediss://… or unix://<path> is allowed")
     return text
+
+
+def _smtp_url(text: str) -> str:
+    from console import mail  # the package imports this module
+
+    try:
+        if text:
+            mail.read_url(text)
+    except ValueError:
+        raise ValueError(
+            "smtp://<host>:<port>, with <user>:<password>@ before the host where the server wants "
+            "them, or smtps://… is allowed; write %40 for @, %2F for / and %25 for % in a password"
+        ) from None
+    return text
+
+
+def _mail_from(text: str) -> str:
+    from console import mail  # the package imports this module
+
+    try:
+        if text:
+            mail.read_sender(text)
+    except ValueError:
+        raise ValueError(
+            "an address such as keys@example.com or Latchkey <keys@example.com> is allowed"
+        ) from None
+    return text
+
+
+def _issuer(text: str) -> str:
+    parts = _url_parts(text)
+    is_local = parts is not None and parts.hostname in ("127.0.0.1", "::1", "localhost")
+    schemes = ("https", "http") if is_local else ("https",)
+    if text and (
+        parts is None
+        or parts.scheme not in schemes
+        or not parts.hostname
+        or "@" in parts.netloc
+        or "?" in text
+        or "#" in text
+        or any(character.isspace() for character in text)
+    ):
+        raise ValueError(
+            "the provider's issuer, such as https://login.example.com, is allowed; http only on "
+            "this machine"
+        )
+    return text
+
+
+def _short_name(text: str) -> str:
+    if len(text) > OIDC_NAME_MAX_LENGTH or not text.isprintable():
+        raise ValueError(f"up to {OIDC_NAME_MAX_LENGTH} characters on one line are allowed")
+    return text
+
+
+def _scopes(text: str) -> str:
+    scopes = text.split()
+    if "openid" not in scopes or not all(SCOPE.fullmatch(scope) for scope in scopes):
+        raise ValueError("names with space between them are allowed, openid among them")
+    return " ".join(scopes)
+
+
+def _mapped_roles(text: str) -> tuple[MappedRole, ...]:
+    """`<value>=owner` or `<value>=<slug>:<role>`, with commas between, or each on its line."""
+    from console.person_fields import ROLES  # the package imports this module
+    from console.projects import SLUG
+
+    mapped = []
+    for item in filter(None, (part.strip() for part in re.split(r"[,\n]", text))):
+        value, _, given = (part.strip() for part in item.partition("="))
+        slug, _, role = given.partition(":")
+        is_owner = given == "owner"
+        if not value or not (is_owner or (SLUG.fullmatch(slug) and role in ROLES)):
+            raise ValueError(
+                f"of {item!r}: a list such as platform=owner, payments=shop:admin is allowed; "
+                f"a role is owner, or a project's slug and {', '.join(ROLES)}"
+            )
+        mapped.append(MappedRole(value, *((None, given) if is_owner else (slug, role))))
+    return tuple(mapped)
 
 
 def _base_url(text: str) -> str:

@@ -20,8 +20,14 @@ from console import (
     journal,
     known,
     limits,
+    links,
+    mail,
     outbound,
+    passwords,
     projects,
+    second_factor,
+    sso,
+    throttle,
     webhooks,
     worker,
 )
@@ -46,6 +52,7 @@ def create_app(config: Config | None = None, *, in_background: bool = True) -> F
         limits.RedisStore(config.redis_url) if config.redis_url else limits.LocalStore()
     )
     _open_journal(config, in_background)
+    passwords.warm_up()
     if in_background:
         worker.start()
     app = Flask("console", template_folder=str(ROOT / "templates"), static_folder=None)
@@ -107,7 +114,12 @@ def start(config: Config) -> Config:
     projects.use_key_limit(config.key_limit)
     country.use_database(config.geoip_database)
     outbound.allow(config.webhook_networks)
+    links.use_base_url(config.base_url)
+    mail.use(config.smtp_url, config.mail_from)
     webhooks.use_secret_key(config.secret_key)
+    throttle.use_secret_key(config.secret_key)
+    second_factor.use_secret_key(config.secret_key)
+    sso.use(config)
     return config
 
 

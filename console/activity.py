@@ -1,13 +1,16 @@
-"""Events: who did what to which key, person or project. Written inside the change's transaction."""
+"""Events: who did what to which key, person or project. Stored at the end of the change's own
+transaction, in a chain (chain.py), or the change does not happen."""
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 from pydantic import Field
 from typing_extensions import TypedDict
 
-from console import clock, outbox, search
+from console import chain, clock, db, outbox, search
 from console.actor import COMMAND, KEY, PERSON, Actor
+from console.errors import Forbidden
 from console.exports import JSON, Format
 from console.fields import EMAIL_MAX_LENGTH, Address, Fields, Instant, OneOf, UpTo
 from console.models import Event
@@ -17,9 +20,15 @@ from console.permissions import AUDIT_READ
 ACTIONS = (
     "key.created", "key.imported", "key.edited", "key.revoked", "key.restored", "key.rotated",
     "key.grace_changed", "key.deleted",
-    "project.created", "project.edited", "project.deleted",
+    "project.created", "project.edited", "project.archived", "project.restored", "project.deleted",
     "person.created", "person.edited", "person.disabled", "person.enabled", "person.deleted",
-    "person.joined", "person.signed_in", "person.signed_out",
+    "person.joined", "person.signed_in", "person.signed_out", "person.session_ended",
+    "person.second_factor_added", "person.second_factor_removed", "person.recovery_codes_made",
+    "person.recovery_code_used", "person.sso_linked",
+    "person.passkey_added", "person.passkey_renamed", "person.passkey_removed",
+    "person.passkey_refused",
+    "person.invited", "person.reset_link_made", "person.password_reset", "person.login_link_made",
+    "member.added", "member.role_changed", "member.removed",
     "webhook.created", "webhook.edited", "webhook.deleted", "webhook.secret_rotated",
     "webhook.disabled",
 )  # fmt: skip
@@ -27,6 +36,8 @@ ACTIONS = (
 # All that is done to things of one kind: `key.*`, as a webhook asks for it.
 GROUPS = tuple(f"{kind}.*" for kind in dict.fromkeys(one.partition(".")[0] for one in ACTIONS))
 ACTORS_AMONG = 1_000
+PROJECT, INSTALLATION = "project", "installation"
+SCOPES = (PROJECT, INSTALLATION)
 NAMED_MAX_LENGTH = EMAIL_MAX_LENGTH  # of what somebody, or something, is called
 
 Changes = Mapping[str, tuple[Any, Any]]
@@ -41,26 +52,44 @@ def record(
     project_id: str | None = None,
     changes: Changes | None = None,
     at: int | None = None,
-) -> Event:
-    """Stores one event, and puts messages into the outbox for the webhooks that are told of it.
+) -> None:
+    """Has one event stored when the caller's transaction ends, and messages with it for the
+    webhooks that are told of it; where they cannot be stored, nothing is.
 
     `changes` maps a field to (old, new); never a secret or a digest. `at`: now, where not given.
     """
-    event = Event.create(
-        at=clock.now() if at is None else at,
-        project_id=project_id,
-        action=action,
-        actor_kind=by.kind,
-        actor_id=by.id,
-        actor_name=by.name,
-        target_id=target_id,
-        target_name=target_name,
-        changes={name: list(pair) for name, pair in (changes or {}).items()},
-        ip=by.ip,
-        request_id=by.request_id,
-    )
-    outbox.enqueue(event)
-    return event
+    row = {
+        "at": clock.now() if at is None else at,
+        "project_id": project_id,
+        "action": action,
+        "actor_kind": by.kind,
+        "actor_id": by.id,
+        "actor_name": by.name,
+        "target_id": target_id,
+        "target_name": target_name,
+        "changes": {name: list(pair) for name, pair in (changes or {}).items()},
+        "ip": by.ip,
+        "request_id": by.request_id,
+    }
+    with db.write():
+        told = outbox.listeners(project_id, action)
+        db.do_last(_store, _Recorded(row, told, clock.now()))
+
+
+@dataclass(frozen=True, slots=True)
+class _Recorded:
+    """An event yet to be stored, and the webhooks to be told of it."""
+
+    row: Mapping[str, Any]
+    told: list[str]
+    at: int
+
+
+def _store(recorded: list[_Recorded]) -> None:
+    ids = chain.append([one.row for one in recorded])
+    for event_id, one in zip(ids, recorded, strict=True):
+        if one.told:
+            outbox.enqueue(Event(id=event_id, **one.row), one.told, one.at)
 
 
 class EventFilters(Fields):
@@ -80,9 +109,14 @@ class EventFilters(Fields):
 
 
 class EventQuery(PageQuery, EventFilters):
-    """Which events of a project are asked for, and as what."""
+    """Which events are asked for, and as what."""
 
     project: str | None = Field(None, description="The project's slug")
+    scope: Annotated[str, OneOf(*SCOPES)] = Field(
+        PROJECT,
+        description="installation, without `project`: everything, people and deleted projects "
+        "too; for owners",
+    )
     format: Format = JSON
 
 
@@ -103,38 +137,48 @@ def _meant(text: str) -> list[str]:
 
 
 def page(
-    project_id: str,
+    project_id: str | None,
     *,
     by: Actor,
     filters: Mapping[str, str] | None = None,
     cursor: str | None = None,
     limit: int = LIMIT_DEFAULT,
 ) -> Page[Event]:
-    """A project's events, newest first. Raises Invalid, Forbidden, Unknown; a member sees their
-    own."""
-    return search.page(_of_project(project_id, filters or {}, by), cursor, limit)
+    """A project's events, newest first; a member sees their own. For owners those of the whole
+    installation, where no project is named. Raises Invalid, Forbidden, Unknown."""
+    return search.page(_scope(project_id, filters or {}, by), cursor, limit)
 
 
-def all_of_project(
-    project_id: str, *, by: Actor, filters: Mapping[str, str], cursor: str | None, most: int | None
+def every(
+    project_id: str | None,
+    *,
+    by: Actor,
+    filters: Mapping[str, str],
+    cursor: str | None,
+    most: int | None,
 ) -> Iterator[Event]:
-    """Every event of a project from the cursor on, newest first, one after the other."""
-    return search.walk(_of_project(project_id, filters, by), cursor, most)
+    """All of what `page` pages, from the cursor on, one after the other."""
+    return search.walk(_scope(project_id, filters, by), cursor, most)
 
 
-def actors(project_id: str, *, by: Actor) -> list[str]:
-    """Who did the latest ACTORS_AMONG things in a project, by name."""
-    scope = _of_project(project_id, {}, by)
+def actors(project_id: str | None, *, by: Actor) -> list[str]:
+    """Who did the latest ACTORS_AMONG things in a project, or anywhere, by name."""
+    scope = _scope(project_id, {}, by)
     latest = scope.rows.where(*scope.wanted) if scope.wanted else scope.rows
     latest = latest.select(Event.actor_name).order_by(Event.id.desc()).limit(ACTORS_AMONG)
     return sorted({event.actor_name for event in latest})
 
 
-def _of_project(project_id: str, filters: Mapping[str, str], by: Actor) -> search.Scope:
-    by.require(AUDIT_READ, project_id)
+def _scope(project_id: str | None, filters: Mapping[str, str], by: Actor) -> search.Scope:
+    if project_id is not None:
+        by.require(AUDIT_READ, project_id)
+    elif not by.is_owner:
+        raise Forbidden("This is for owners: the activity of the whole installation.")
     given = {name: text.strip() for name, text in filters.items() if text.strip()}
     asked = EventFilters.read(given).model_dump(exclude_unset=True)
     wanted = [WHERE[name](text) for name, text in asked.items()]
+    if project_id is None:
+        return search.Scope(Event.select(), Event.id, tuple(wanted))
     if by.sees_only_own(project_id):
         wanted.append(Event.actor_id == by.id)
     rows = Event.select().where(Event.project_id == project_id)
@@ -167,6 +211,9 @@ class EventObject(TypedDict):
     id: int
     at: Instant
     action: Annotated[str, OneOf(*ACTIONS)]
+    project_id: Annotated[
+        str | None, Field(description="Null where it belongs to none, as what is done to people")
+    ]
     actor: Who
     target: What
     changes: Annotated[
@@ -181,6 +228,7 @@ def as_dict(event: Event) -> EventObject:
         "id": event.id,
         "at": clock.iso(event.at),
         "action": event.action,
+        "project_id": event.project_id,
         "actor": {"kind": event.actor_kind, "id": event.actor_id, "name": event.actor_name},
         "target": {"id": event.target_id, "name": event.target_name},
         "changes": event.changes,

@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from console import permissions
-from console.errors import Forbidden, Unknown
+from console import clock, permissions
+from console.errors import Forbidden, NotFresh, Unknown
 from console.permissions import (
     ADMIN,
     ANALYTICS_READ,
@@ -38,8 +38,14 @@ class Actor:
     roles: Mapping[str, str] = field(default_factory=dict)  # project id -> role
     project_id: str | None = None  # a key acts inside its own
     permissions: frozenset[str] = frozenset()  # a key's
+    fresh_until: int | None = None  # of a session; who is not asked again has none
     ip: str | None = None
     request_id: str | None = None
+
+    @property
+    def person_id(self) -> str | None:
+        """Who is there to see what is answered; nobody, where a key or a command acts."""
+        return self.id if self.kind == PERSON else None
 
     def permissions_in(self, project_id: str) -> frozenset[str]:
         """What this actor holds in the project; nothing where they have no business."""
@@ -69,6 +75,12 @@ class Actor:
             raise Unknown("There is no such thing here.")
         if not self.may(permission, project_id):
             raise self.denied(permission)
+
+    def require_fresh(self, spare: int = 0) -> None:
+        """Raises NotFresh where the person proved too long ago that they are there, or will have in
+        `spare` milliseconds."""
+        if self.fresh_until is not None and self.fresh_until <= clock.now() + spare:
+            raise NotFresh("Confirm that it is you: you signed in a while ago.")
 
     def denied(self, *missing: str) -> Forbidden:
         """The refusal that fits: a key lacks a permission, a person lacks a role."""

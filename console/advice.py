@@ -66,6 +66,9 @@ def _superseded(entry: Entry, key: Key) -> Todo:
 
 
 def _revoked(entry: Entry, key: Key) -> Todo:
+    if key.project.archived_at is not None:
+        words = f"The project {key.project.name} is archived, and so all of its keys are refused."
+        return f"{words} An owner can restore it.", None
     if key.revoked_at is None:
         return f"{key.name} has been enabled since; the client may try again.", None
     return f"Enable {key.name} if this client is to be let in, or take the key from it.", RESTORE

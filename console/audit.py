@@ -18,6 +18,7 @@ from typing_extensions import TypedDict
 from console import (
     addresses,
     batch,
+    chain,
     clock,
     country,
     db,
@@ -42,7 +43,7 @@ from console.fields import (
 )
 from console.keys import key_to_audit
 from console.known import Known
-from console.models import CURRENT, PREVIOUS, Attempt, Entry, Event, Key
+from console.models import CURRENT, PREVIOUS, Attempt, Entry, Key
 from console.paging import INTEGER_MAX, Page, PageQuery
 from console.permissions import AUDIT_READ
 
@@ -473,18 +474,20 @@ def prune(retention_days: int) -> tuple[int, int]:
     if Attempt.select().where(Attempt.hour_at < now - ATTEMPT_RETENTION).exists():
         with db.write():
             Attempt.delete().where(Attempt.hour_at < now - ATTEMPT_RETENTION).execute()
-    entries = _delete_before(Entry, now - retention_days * clock.DAY)
-    events = _delete_before(Event, now - EVENT_RETENTION_DAYS * clock.DAY)
+    entries = _delete_entries(now - retention_days * clock.DAY)
+    events = 0
+    while gone := chain.prune(now - EVENT_RETENTION_DAYS * clock.DAY, PRUNE_BATCH):
+        events += gone
     return entries, events
 
 
-def _delete_before(model: Any, instant: int) -> int:
+def _delete_entries(instant: int) -> int:
     """Ids ascend with time: the oldest rows are the first ones."""
     deleted = 0
     while True:
-        oldest = model.select(model.id, model.at).order_by(model.id).limit(PRUNE_BATCH)
+        oldest = Entry.select(Entry.id, Entry.at).order_by(Entry.id).limit(PRUNE_BATCH)
         ids = [row.id for row in oldest if row.at < instant]
         if not ids:
             return deleted
         with db.write():
-            deleted += model.delete().where(model.id.in_(ids)).execute()
+            deleted += Entry.delete().where(Entry.id.in_(ids)).execute()

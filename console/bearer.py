@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from config import Config
-from console import check, people, wire
+from console import check, sessions, wire
 from console.actor import KEY, Actor
 from console.check import Verdict
 from console.known import Known
@@ -37,9 +37,9 @@ def caller(
     """
     credential = wire.presented(environ)
     ip = wire.client_address(environ, config.trusted_proxies)
-    if credential and people.looks_like_access_token(credential):
+    if credential and sessions.looks_like_access_token(credential):
         return Caller(
-            people.by_access_token(
+            sessions.by_access_token(
                 credential, signing_key=config.secret_key, ip=ip, request_id=request_id
             )
         )

@@ -44,7 +44,7 @@ CODES: dict[str, tuple[int, str]] = {
     MALFORMED: (401, "This is not a key: its shape or checksum is wrong. Was it cut off?"),
     INVALID: (401, "No such key here. It may have been deleted."),
     SUPERSEDED: (401, "This key was rotated; use its new secret."),
-    REVOKED_KEY: (401, "This key is revoked. Its owner can enable it again."),
+    REVOKED_KEY: (401, "This key is revoked, or its project is archived."),
     EXPIRED_KEY: (401, "This key has expired. Its owner can extend it."),
     PROJECT_MISMATCH: (403, "This key belongs to another project."),
     ENVIRONMENT_MISMATCH: (403, "This key belongs to another environment."),

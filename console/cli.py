@@ -14,14 +14,18 @@ from config import Config, ConfigError
 from console import (
     actor,
     audit,
+    chain,
     clock,
     create_app,
     db,
     demo,
     doctor,
+    first_owner,
+    invitations,
     journal,
     key_list,
     keys,
+    links,
     people,
     projects,
     server,
@@ -86,9 +90,9 @@ def serve(host: str | None, port: int | None) -> None:
         click.echo(f"Latchkey serves {config.base_url} (data in {config.data_dir})")
         for name in config.not_yet_used:
             click.echo(f"LATCHKEY_{name} is set, but this version does not use it yet.", err=True)
-        token = people.issue_setup_link()
+        token = first_owner.issue_setup_link()
         if token:
-            click.echo(f"Become the owner: {config.base_url}/setup?token={token}")
+            click.echo(f"Become the owner: {links.address(links.SETUP, token)}")
         sys.stdout.flush()
 
     def stop() -> None:
@@ -129,6 +133,16 @@ def create_admin(email: str, name: str | None, password_stdin: bool) -> None:
     fields = _given(email=email, name=name, password=password)
     person = people.create_owner(fields, by=actor.command_line())
     click.echo(f"{person.email} is an owner.")
+
+
+@cli.command("login-link")
+@click.option("--email", required=True)
+def login_link(email: str) -> None:
+    """Print a link that signs a person in, once: for who is locked out."""
+    start(_config())
+    link = invitations.login_link(email, by=actor.command_line())
+    click.echo(link.url)
+    click.echo(f"It signs in as {link.email}, once, within 15 minutes.", err=True)
 
 
 @cli.command("create-project")
@@ -274,6 +288,48 @@ def prune() -> None:
     config = start(_config())
     entries, events = audit.prune(config.retention_days)
     click.echo(f"{entries} entries and {events} events were past their time.")
+
+
+@cli.command("verify-activity")
+@click.option("--expect", metavar="ID:HASH", help="what was noted earlier must still be there")
+def verify_activity(expect: str | None) -> None:
+    """Find out whether the activity log is as it was recorded."""
+    noted = _noted(expect) if expect is not None else None
+    start(_config())
+    found = chain.verify()
+    if found.broken:
+        one = found.broken
+        known = ", ".join(fact for fact in (clock.iso(one.at), one.action) if fact)
+        what = f"event {one.id} ({known})" if known else f"event {one.id}"
+        _fail(f"{what} is not as it was recorded: {one.why}", FAILED)
+    if noted is not None:
+        _expect(*noted)
+    if found.older:
+        click.echo(f"{found.older} older events came before the chain: nothing vouches for them.")
+    if found.first_at is None:
+        click.echo("There are no events in the chain yet.")
+        return
+    span = f"from {clock.iso(found.first_at)} to {clock.iso(found.last_at)}"
+    click.echo(f"{found.count} events {span} are whole. Newest: {found.end_id}:{found.end_hash}")
+
+
+def _noted(text: str) -> tuple[int, str]:
+    event_id, _, event_hash = text.partition(":")
+    if not (event_id.isascii() and event_id.isdigit() and len(event_id) < 19 and event_hash):
+        raise click.UsageError("--expect takes what was printed as the newest: ID:HASH")
+    return int(event_id), event_hash.lower()
+
+
+def _expect(event_id: int, event_hash: str) -> None:
+    is_there = chain.has(event_id, event_hash)
+    if is_there is None:
+        _fail(f"event {event_id} is past its time and gone: note a newer one", FAILED)
+    if not is_there:
+        _fail(
+            f"event {event_id} is not the one that was noted: the chain was made anew, or cut off, "
+            "since then",
+            FAILED,
+        )
 
 
 @cli.command("doctor")

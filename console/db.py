@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import wraps
 from pathlib import Path
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 from urllib.parse import unquote, urlsplit
 
 import peewee
@@ -24,6 +24,7 @@ from playhouse.shortcuts import ReconnectMixin
 
 P = ParamSpec("P")
 R = TypeVar("R")
+T = TypeVar("T")
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 BUSY_TIMEOUT_SECONDS = 5
@@ -38,8 +39,45 @@ SQLITE_OLDEST = (3, 35, 0)
 WAL_RESET_BUG = ((3, 7, 0), (3, 51, 2))
 WAL_RESET_FIXED = ((3, 44, 6), (3, 50, 7))
 
+
+class _LastThings(threading.local):
+    """What is left to do at the end of this thread's transaction."""
+
+    def __init__(self) -> None:
+        self.depth = 0
+        self.things: list[tuple[Callable[[list[Any]], None], Any]] = []
+
+    def add(self, work: Callable[[list[Any]], None], thing: Any) -> None:
+        assert self.depth, "outside a transaction nothing comes last"
+        self.things.append((work, thing))
+
+    @contextmanager
+    def done(self) -> Iterator[None]:
+        """What is added within is done at the outermost end; nothing of a part that failed."""
+        before = len(self.things)
+        self.depth += 1
+        try:
+            yield
+            if self.depth == 1:
+                self._do()
+        except BaseException:
+            del self.things[before:]
+            raise
+        finally:
+            self.depth -= 1
+
+    def _do(self) -> None:
+        together: dict[Callable[[list[Any]], None], list[Any]] = {}
+        for work, thing in self.things:
+            together.setdefault(work, []).append(thing)
+        self.things.clear()
+        for work, things in together.items():
+            work(things)
+
+
 handle = DatabaseProxy()
 _writer = threading.RLock()
+_last_things = _LastThings()
 _changes: "_Changes | None" = None
 
 
@@ -160,6 +198,21 @@ def write() -> Iterator[None]:
     On SQLite the process's writers queue here, in order, instead of polling for the file lock;
     none waits longer than it would for the file. Raises peewee.OperationalError then.
     """
+    with _one_writer(), _last_things.done():
+        yield
+
+
+def do_last(work: Callable[[list[T]], None], thing: T) -> None:
+    """Has `work` called with all such things just before this transaction is committed, and not at
+    all when it fails. Only inside `write`.
+
+    What everybody needs a lock for is so held for an instant, and by nobody who waits for another.
+    """
+    _last_things.add(work, thing)
+
+
+@contextmanager
+def _one_writer() -> Iterator[None]:
     if not is_sqlite():
         with handle.atomic():
             yield
@@ -306,7 +359,7 @@ def probe_write() -> None:
         handle.execute_sql("delete from link where kind = 'probe'")
 
 
-def hold(model: type[Model], row_id: str) -> None:
+def hold(model: type[Model], row_id: str | int) -> None:
     """Holds the row until the transaction ends; on SQLite the one writer holds all anyway."""
     if not is_sqlite():
         model.select().where(model._meta.primary_key == row_id).for_update().execute()

@@ -8,14 +8,22 @@ from ipaddress import ip_address
 import peewee
 
 from config import Config
-from console import SECRET_KEY_FILE, db, people
+from console import SECRET_KEY_FILE, db, mail, oidc, people, sso
 
 OPEN_TO_ALL = 0
+MAIL_SECONDS = 3.0
 
 
 def examine(config: Config) -> list[str]:
     """One finding a line; none when all is well."""
-    return [*_sqlite(config), *_data_dir(config), *_database(config), *_network(config)]
+    return [
+        *_sqlite(config),
+        *_data_dir(config),
+        *_database(config),
+        *_network(config),
+        *_mail(config),
+        *_sign_on(config),
+    ]
 
 
 def _sqlite(config: Config) -> Iterator[str]:
@@ -69,4 +77,27 @@ def _network(config: Config) -> Iterator[str]:
         yield (
             f"LATCHKEY_HOST={config.host!r} listens beyond this machine and LATCHKEY_BASE_URL is "
             "not https: put a proxy with TLS in front and set LATCHKEY_BASE_URL"
+        )
+
+
+def _mail(config: Config) -> Iterator[str]:
+    if not config.smtp_url:
+        if config.mail_from:
+            yield "LATCHKEY_MAIL_FROM is set, but no mail is sent without LATCHKEY_SMTP_URL: set it"
+        return
+    mail.use(config.smtp_url, config.mail_from)
+    try:
+        mail.check(timeout_seconds=MAIL_SECONDS)
+    except mail.NotSent as error:
+        yield f"LATCHKEY_SMTP_URL: {error} Until that is mended, links are shown instead of mailed"
+    finally:
+        mail.use("", "")
+
+
+def _sign_on(config: Config) -> Iterator[str]:
+    trouble = oidc.examine(sso.client_of(config)) if config.oidc_issuer else None
+    if trouble is not None:
+        yield (
+            f"LATCHKEY_OIDC_ISSUER={config.oidc_issuer!r} cannot be used: {trouble}; it must be "
+            "reachable from here, and be what the provider calls itself, to the last slash"
         )

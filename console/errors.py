@@ -53,6 +53,12 @@ class Forbidden(Refused):
     status, code = 403, "FORBIDDEN"
 
 
+class NotFresh(Forbidden):
+    """403: allowed, once the person has shown again that they are there."""
+
+    code = "CONFIRMATION_REQUIRED"
+
+
 class Unknown(Refused):
     """404: not there, or not yours to see; the two are one answer."""
 

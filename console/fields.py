@@ -138,13 +138,26 @@ def refuse_hidden(text: str) -> None:
 
 def clean_email(text: str) -> str:
     """An e-mail address, lower case. Raises ValueError when it cannot be one."""
-    email = _composed(text, EMAIL_MAX_LENGTH).lower()
+    composed = _composed(text, EMAIL_MAX_LENGTH)
+    _refuse_alike(text.strip() + composed)
+    email = composed.lower()
     if len(email) > EMAIL_MAX_LENGTH:
         raise ValueError(f"at most {EMAIL_MAX_LENGTH} characters are allowed")
     refuse_hidden(email)
     if not EMAIL.fullmatch(email):
         raise ValueError("must be an e-mail address such as ada@example.com")
     return email
+
+
+def _refuse_alike(text: str) -> None:
+    """Raises ValueError for characters that would become ASCII, and so an address somebody else's:
+    the Kelvin sign is a k in small letters."""
+    for character in text:
+        forms = character.lower() + unicodedata.normalize("NFKC", character)
+        if not character.isascii() and any(form.isascii() for form in forms):
+            raise ValueError(
+                f"must not contain U+{ord(character):04X}: write the plain letter or sign instead"
+            )
 
 
 def sort_form(text: str) -> str:

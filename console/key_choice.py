@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from console import clock, journal, key_fields, keys, projects
+from console import clock, journal, key_fields, key_rules, keys, projects
 from console.actor import Actor
 from console.errors import Unknown
 from console.key_fields import Extension
@@ -64,6 +64,8 @@ def prolongation(
     ends_at = key_fields.new_end(Extension.read(fields), now) if fields else None
     ending = [key for key in found if key.expires_at is not None]
     extended = [key for key in ending if ends_at is None or key_fields.ends_before(key, ends_at)]
+    if ends_at is not None and extended:
+        key_rules.end(Extension.read(fields), extended[0].project, now)
     return Prolongation(
         keys=found,
         ends_at=ends_at,

@@ -14,6 +14,7 @@ from console.errors import Invalid
 from console.fields import (
     Address,
     Duration,
+    Email,
     Fields,
     Instant,
     Name,
@@ -62,7 +63,8 @@ def _renewal(wanted: bool) -> bool:
 
 
 Environment = Annotated[str, OneOf(*ENVIRONMENTS)]
-Plan = Annotated[str, OneOf(*limits.PLANS)]
+# Which there are, the key's project says: see plans.py.
+PlanName = Annotated[str, text_schema(*limits.PLANS, pattern=f"^{limits.PLAN_NAME.pattern}$")]
 Count = Annotated[int, Whole(1, LIMIT_MAX, 1_000)]
 Permission = Annotated[
     str,
@@ -95,7 +97,7 @@ class RateLimit(Fields):
     per_hour: Count | None = None
 
 
-def _figures(rate_limit: RateLimit | None) -> RateLimit | None:
+def own_figures(rate_limit: RateLimit | None) -> RateLimit | None:
     """No figure at all is no limit."""
     return rate_limit if rate_limit and (rate_limit.per_minute or rate_limit.per_hour) else None
 
@@ -117,7 +119,10 @@ class KeySettings(Fields):
 
     name: Name = ""
     description: Text = ""
-    environment: Environment = Field(LIVE, description="Fixed once the key exists")
+    environment: Environment = Field(
+        LIVE,
+        description="Fixed once the key exists. Left out: live, where the project has such keys",
+    )
     permissions: Permissions = Field(
         [], description="At most 100. Latchkey's own can be handed out only by who holds them"
     )
@@ -125,9 +130,17 @@ class KeySettings(Fields):
         [], description="At most 50 addresses or networks; empty: any address may use the key"
     )
     expires_in: Duration | None = None
-    expires_at: Instant | None = Field(None, description="A time to come; null: never")
-    plan: Plan | None = Field(None, description="Which rate limits hold; enterprise: own figures")
-    rate_limit: Annotated[RateLimit | None, AfterValidator(_figures)] = Field(
+    expires_at: Instant | None = Field(
+        None,
+        description="A time to come; null: never. A new key for which neither is sent ends as its "
+        "project says",
+    )
+    plan: PlanName | None = Field(
+        None,
+        description="Which rate limits hold: unlimited, free, professional, one of the "
+        "project's own, or enterprise: own figures",
+    )
+    rate_limit: Annotated[RateLimit | None, AfterValidator(own_figures)] = Field(
         None, description="The key's own figures; chooses the plan enterprise by itself"
     )
     monthly_quota: Count | None = Field(
@@ -163,6 +176,11 @@ class KeyChange(KeySettings):
 
     project: str | None = Field(None, description="Fixed: the secret says where it belongs")
     status: Annotated[str, OneOf(ACTIVE, REVOKED)] = ACTIVE
+    owner: Email | None = Field(
+        None,
+        description="Whose it is to be: somebody who can sign in and has a role in the project. "
+        "For owners and admins",
+    )
 
 
 class Rotation(Fields):
@@ -209,12 +227,13 @@ class KeyFacts(TypedDict):
     permissions: list[str]
     ip_allowlist: list[str]
     expires_at: Instant | None
-    plan: Plan
+    plan: PlanName
     rate_limit: Figures | None
     monthly_quota: int | None
     auto_renew: bool
     external_id: str | None
     metadata: dict[str, Any]
+    owner: Annotated[str | None, Field(description="The address of the person it belongs to")]
 
 
 class KeyObject(KeyFacts):
@@ -223,7 +242,6 @@ class KeyObject(KeyFacts):
     id: Annotated[str, text_schema("key_3Kq0cV8nTz5wYb2LmR7s")]
     project: Annotated[str, Field(description="The project's slug")]
     prefix: Annotated[str, Field(description="The secret's first 12 characters")]
-    owner: Annotated[str | None, Field(description="The address of the person it belongs to")]
     status: Annotated[str, OneOf(*STATUSES)]
     created_at: Instant
     updated_at: Instant
@@ -271,6 +289,28 @@ class KeyWithUsage(KeyObject):
     usage: KeyUsage
 
 
+def facts(key: Key) -> KeyFacts:
+    """What a change of this key may alter, as it stands."""
+    per_minute, per_hour = limits.figures(key)
+    return {
+        "name": key.name,
+        "description": key.description,
+        "environment": key.environment,
+        "permissions": list(key.permissions),
+        "ip_allowlist": list(key.ip_allowlist),
+        "expires_at": clock.iso(key.expires_at),
+        "plan": key.plan,
+        "rate_limit": {"per_minute": per_minute, "per_hour": per_hour}
+        if per_minute or per_hour
+        else None,
+        "monthly_quota": key.monthly_quota,
+        "auto_renew": key.auto_renew,
+        "external_id": key.external_id,
+        "metadata": dict(key.metadata),
+        "owner": key.owner.email if key.owner else None,
+    }
+
+
 # --- the rules between fields -----------------------------------------------------------------
 
 
@@ -310,11 +350,6 @@ def _end(field: str, duration: str, now: int) -> int:
         raise Invalid({field: str(error)}) from None
 
 
-def columns(new: KeySettings, now: int) -> dict[str, Any]:
-    """The columns of a new key that follow from several of its settings. Raises Invalid."""
-    return {"expires_at": expiry(new, now), **plan_columns(new)}
-
-
 def grace_end(rotation: Rotation | GraceChange, now: int) -> int | None:
     """When the old secret stops; None for at once. Raises Invalid past the longest grace."""
     if rotation.grace_period is None:
@@ -323,39 +358,3 @@ def grace_end(rotation: Rotation | GraceChange, now: int) -> int | None:
     if ends > now + GRACE_MAX_DAYS * clock.DAY:
         raise Invalid({"grace_period": f"must be at most {GRACE_MAX_DAYS}d"})
     return ends
-
-
-def plan_columns(settings: KeySettings, key: Key | None = None) -> dict[str, Any]:
-    """The columns that `plan` and `rate_limit` set on a new key, or change on this one.
-
-    Own figures belong to the plan enterprise, which they choose by themselves. Raises Invalid.
-    """
-    figures = settings.rate_limit
-    if settings.plan is None:
-        if not settings.sent("rate_limit"):
-            return {} if key else _columns(limits.UNLIMITED, None)
-        # A plan's figures, read and sent back, do not make them the key's own.
-        if key and figures and (figures.per_minute, figures.per_hour) == limits.figures(key):
-            return {}
-    if not settings.sent("rate_limit") and key is not None:
-        own = RateLimit(per_minute=key.limit_per_minute, per_hour=key.limit_per_hour)
-        figures = _figures(own)
-    plan = settings.plan or (limits.ENTERPRISE if figures else limits.UNLIMITED)
-    if plan == limits.ENTERPRISE:
-        if figures is None:
-            raise Invalid({"rate_limit": "the plan enterprise needs per_minute or per_hour"})
-        return _columns(plan, figures)
-    given = (figures.per_minute, figures.per_hour) if figures else None
-    if settings.sent("rate_limit") and given not in (None, limits.PLANS[plan]):
-        raise Invalid(
-            {"rate_limit": f"the plan {plan} has its own; for other figures send plan enterprise"}
-        )
-    return _columns(plan, None)
-
-
-def _columns(plan: str, figures: RateLimit | None) -> dict[str, Any]:
-    return {
-        "plan": plan,
-        "limit_per_minute": figures.per_minute if figures else None,
-        "limit_per_hour": figures.per_hour if figures else None,
-    }

@@ -10,12 +10,12 @@ from typing import Annotated, Any, ClassVar
 from pydantic import AfterValidator, Field
 from typing_extensions import TypedDict
 
-from console import clock, db, key_fields, keys, known, projects, secret
+from console import clock, db, key_rules, keys, known, projects, secret
 from console.actor import Actor
 from console.errors import Conflict, Invalid
 from console.fields import Fields, Name, text_schema
 from console.key_fields import KeySettings, ProjectSlug
-from console.models import Key, Secret
+from console.models import Key, Project, Secret
 from console.permissions import KEYS_WRITE
 
 ROWS_MAX = 1_000
@@ -95,7 +95,7 @@ def import_keys(fields: Mapping[str, Any], *, by: Actor) -> list[Key]:
     """Takes over the keys of all rows, in their order.
 
     Raises Invalid or Conflict that name each row at fault (`keys.3.sha256`), Unknown (project),
-    Forbidden, Conflict (KEY_LIMIT_REACHED).
+    Forbidden, NotFresh, Conflict (KEY_LIMIT_REACHED).
     """
     new = Import.read(fields)
     project = projects.to_act_in(new.project, by=by)
@@ -103,8 +103,8 @@ def import_keys(fields: Mapping[str, Any], *, by: Actor) -> list[Key]:
     keys.refuse_grants(sorted({one for row in new.keys for one in row.permissions}), project.id, by)
     now = clock.now()
     _refuse_repeats(new.keys)
-    columns = _columns(new.keys, now)
-    project = projects.held(project.id)
+    project = key_rules.held_open(project.id)
+    columns = _columns(new.keys, project, now)
     db.hold_table(Secret)
     _refuse_known(new.keys)
     keys.refuse_over_limit(project, now, len(new.keys))
@@ -125,12 +125,12 @@ def import_keys(fields: Mapping[str, Any], *, by: Actor) -> list[Key]:
     ]
 
 
-def _columns(rows: list[ImportedKey], now: int) -> list[dict[str, Any]]:
+def _columns(rows: list[ImportedKey], project: Project, now: int) -> list[dict[str, Any]]:
     columns: list[dict[str, Any]] = []
     faults: dict[str, str] = {}
     for number, row in enumerate(rows):
         try:
-            columns.append(key_fields.columns(row, now))
+            columns.append(key_rules.columns(row, project, now))
         except Invalid as error:
             faults |= {f"keys.{number}.{name}": why for name, why in error.fields.items()}
     if faults:

@@ -16,8 +16,11 @@ from console import (
     db,
     journal,
     key_fields,
+    key_owner,
+    key_rules,
     key_versions,
     limits,
+    permissions,
     projects,
     secret,
 )
@@ -28,7 +31,6 @@ from console.key_fields import (
     Extension,
     GraceChange,
     KeyChange,
-    KeyFacts,
     KeyObject,
     KeySettings,
     NewKey,
@@ -54,17 +56,17 @@ MANY_MAX = 200  # keys that are changed together
 def create(fields: Mapping[str, Any], *, by: Actor) -> tuple[Key, str]:
     """A new key and its secret, which is stored nowhere and shown once.
 
-    Raises Invalid, Unknown (project), Forbidden, Conflict (KEY_LIMIT_REACHED).
+    Raises Invalid, Unknown (project), Forbidden, NotFresh, Conflict (KEY_LIMIT_REACHED).
     """
     new = NewKey.read(fields)
     project = projects.to_act_in(new.project, by=by)
     by.require(KEYS_WRITE, project.id)
     refuse_grants(new.permissions, project.id, by)
     now = clock.now()
-    columns = key_fields.columns(new, now)
-    project = projects.held(project.id)
+    project = key_rules.held_open(project.id)
+    columns = key_rules.columns(new, project, now)
     refuse_over_limit(project, now)
-    text = _mint(project, new.environment)
+    text = _mint(project, columns["environment"])
     prefix = secret.visible_prefix(text)
     key = add(
         "key.created", new, columns, project, secret.digest(text), prefix=prefix, now=now, by=by
@@ -86,7 +88,7 @@ def add(
 ) -> Key:
     """Stores a new key, its secret's digest and the event, in the caller's transaction.
 
-    `columns` are those of `key_fields.columns`.
+    `columns` are those of `key_rules.columns`.
     """
     key = Key.create(
         id=secret.random_id("key"),
@@ -95,7 +97,6 @@ def add(
         name=new.name,
         name_sort=sort_form(new.name),
         description=new.description,
-        environment=new.environment,
         prefix=prefix,
         permissions=new.permissions,
         ip_allowlist=new.ip_allowlist,
@@ -105,10 +106,13 @@ def add(
         metadata=new.metadata,
         created_at=now,
         updated_at=now,
+        created_by=by.person_id,
         **columns,
     )
-    _store_secret(key, digest, now, imported_at)
-    _record(action, key, by, {field: (None, value) for field, value in _facts(key).items()})
+    _store_secret(key, digest, now, by, imported_at)
+    _record(
+        action, key, by, {field: (None, value) for field, value in key_fields.facts(key).items()}
+    )
     return key
 
 
@@ -117,17 +121,27 @@ def _mint(project: Project, environment: str) -> str:
     return secret.mint(project.prefix, shown, project.key_format)
 
 
-def _store_secret(key: Key, digest: str, now: int, imported_at: int | None = None) -> None:
+def _store_secret(
+    key: Key, digest: str, now: int, by: Actor, imported_at: int | None = None
+) -> None:
     Secret.create(
-        digest=digest, key=key, prefix=key.prefix, created_at=now, imported_at=imported_at
+        digest=digest,
+        key=key,
+        prefix=key.prefix,
+        created_at=now,
+        imported_at=imported_at,
+        seen_by=by.person_id if imported_at is None else None,
     )
 
 
 def refuse_grants(held: list[str], project_id: str, by: Actor) -> None:
-    """Nobody hands out, or gets hold of, more of Latchkey's own permissions than they have."""
+    """Nobody hands out, or gets hold of, more of Latchkey's own permissions than they have; or any
+    without having just shown that they are there. Raises Forbidden, NotFresh."""
     beyond = by.not_grantable(held, project_id)
     if beyond:
         raise by.denied(*beyond)
+    if permissions.console_permissions(held):
+        by.require_fresh()
 
 
 def refuse_over_limit(project: Project, now: int, new: int = 1) -> None:
@@ -264,20 +278,25 @@ def edit(key_id: str, fields: Mapping[str, Any], *, by: Actor, as_of: int | None
     """Changes what is sent, nothing else; what is already so leaves no event.
 
     `as_of`, where given, is the key's `updated_at` when the edit was begun: what would alter a key
-    that was changed since is refused. Raises Invalid, Unknown, Forbidden, Conflict (an enabled or
-    extended key counts as live), key_versions.Changed.
+    that was changed since is refused. Raises Invalid, Unknown, Forbidden, NotFresh, Conflict (an
+    enabled or extended key counts as live), key_versions.Changed.
     """
     key = key_to_change(key_id, by=by)
     change = KeyChange.read(fields)
     _refuse_fixed(key, change)
     if not _only_revokes(change):
         refuse_grants([*key.permissions, *change.permissions], key.project_id, by)
+        # Who leaves hands over the keys of archived projects, too.
+        if change.model_fields_set != {"owner"}:
+            key = _in_open_project(key, by)
     now = clock.now()
-    before: Mapping[str, Any] = _facts(key)
+    before: Mapping[str, Any] = key_fields.facts(key)
     status_before = key.status_at(now)
     _apply(key, change, now)
+    if change.sent("owner"):
+        key_owner.hand_over(key, change.owner, by=by)
     differences = {
-        field: (before[field], value) for field, value in _facts(key).items()
+        field: (before[field], value) for field, value in key_fields.facts(key).items()
         if before[field] != value
     }  # fmt: skip
     if as_of is not None and (differences or _turns(key, change)):
@@ -288,11 +307,16 @@ def edit(key_id: str, fields: Mapping[str, Any], *, by: Actor, as_of: int | None
     if change.sent("status"):
         _set_status(key, change.status, by, now)
     if status_before != ACTIVE and key.status_at(now) == ACTIVE:
-        db.hold(Project, key.project_id)
         refuse_over_limit(key.project, now)
     if key.dirty_fields:
         key.save(only=key.dirty_fields)
     return key
+
+
+def _in_open_project(key: Key, by: Actor) -> Key:
+    """The key, with its project as it is now and stays. Raises Conflict for an archived one."""
+    key_rules.held_open(key.project_id)
+    return key if db.is_sqlite() else _allowed(key.id, KEYS_WRITE, by)
 
 
 def _turns(key: Key, change: KeyChange) -> bool:
@@ -332,16 +356,18 @@ def _apply(key: Key, change: KeyChange, now: int) -> None:
         key.name, key.name_sort = change.name, sort_form(change.name)
     expiry_sent = change.expires_in is not None or change.sent("expires_at")
     if expiry_sent and not _says_same_expiry(key, change):
-        key.expires_at = key_fields.expiry(change, now)
-    for column, value in key_fields.plan_columns(change, key).items():
+        key.expires_at = key_rules.end(change, key.project, now)
+    for column, value in key_rules.plan_columns(change, key.project, key).items():
         if getattr(key, column) != value:
             setattr(key, column, value)
 
 
 def _says_same_expiry(key: Key, change: KeySettings) -> bool:
     """Whether the expiry sent is the present one: what was read may be sent back as it is."""
-    if change.expires_in is not None or change.expires_at is None or key.expires_at is None:
+    if change.expires_in is not None:
         return False
+    if change.expires_at is None or key.expires_at is None:
+        return change.expires_at is None and key.expires_at is None
     return clock.up_to_second(clock.parse(change.expires_at)) == key.expires_at
 
 
@@ -392,8 +418,9 @@ def rotate(
     At most two secrets work: an older one that was still in its grace ends now. Grace never
     outlives the key. `confirm`, where given, must be the key's name; `rotated_at` when it was last
     rotated (0: never), so that what is sent twice, or by two people, does not end the secret that
-    somebody has just copied. Raises Invalid, Unknown, Forbidden, Conflict.
+    somebody has just copied. Raises NotFresh, Invalid, Unknown, Forbidden, Conflict.
     """
+    by.require_fresh()
     key = key_to_change(key_id, by=by)
     if rotated_at not in (None, key.rotated_at or 0):
         raise Conflict(
@@ -403,6 +430,7 @@ def rotate(
     rotation = Rotation.read(fields)
     _refuse_other_name(key, confirm)
     refuse_grants(key.permissions, key.project_id, by)
+    key = _in_open_project(key, by)
     now = clock.now()
     grace_end = _grace_end(key, rotation, now)
     Secret.update(works_until=now).where(Secret.key == key, Secret.works_until > now).execute()
@@ -413,7 +441,7 @@ def rotate(
     )
     text = _mint(key.project, key.environment)
     old_prefix, key.prefix = key.prefix, secret.visible_prefix(text)
-    _store_secret(key, secret.digest(text), now)
+    _store_secret(key, secret.digest(text), now, by)
     key.rotated_at = key.updated_at = now
     key.save(only=[Key.prefix, Key.rotated_at, Key.updated_at])
     _record(
@@ -446,8 +474,8 @@ def set_grace(
     """Says anew, from now on, how long the old secret works; `grace_period: null` ends it.
 
     `extends`: never for less long than was said before. Returns the key and when the old secret
-    stops (None: it has). Raises Invalid, Unknown, Forbidden (to let a secret live on takes what to
-    rotate takes), Conflict where no old one works.
+    stops (None: it has). Raises Invalid, Unknown, Forbidden and NotFresh (to let a secret live on
+    takes what to hand it out takes), Conflict where no old one works.
     """
     key = key_to_change(key_id, by=by)
     change = GraceChange.read(fields)
@@ -455,6 +483,7 @@ def set_grace(
     ends_at = _grace_end(key, change, now)
     if change.grace_period is not None:
         refuse_grants(key.permissions, key.project_id, by)
+        key = _in_open_project(key, by)
     previous = secret_in_grace(key)
     if previous is None:
         raise Conflict("No old secret of this key works any more.")
@@ -475,8 +504,9 @@ def set_grace(
 def delete(key_id: str, *, by: Actor, confirm: str | None = None) -> None:
     """Removes the key and its secrets for good; its entries stay until retention ends.
 
-    `confirm`, where given, must be the key's name. Raises Invalid, Unknown, Forbidden.
+    `confirm`, where given, must be the key's name. Raises NotFresh, Invalid, Unknown, Forbidden.
     """
+    by.require_fresh()
     key = key_to_change(key_id, by=by)
     _refuse_other_name(key, confirm)
     key.updated_at = clock.now()
@@ -504,13 +534,16 @@ def extend_many(key_ids: Iterable[str], fields: Mapping[str, Any], *, by: Actor)
     """Has all of these keys expire then, or none; returns those that would have ended sooner. The
     others stay as they are: to extend takes no time from a key.
 
-    `fields` are those of key_fields.Extension. Raises Invalid, Unknown, Forbidden, Conflict (an
-    extended key counts as live).
+    `fields` are those of key_fields.Extension. Raises Invalid, Unknown, Forbidden, NotFresh,
+    Conflict (an extended key counts as live; nothing is extended in an archived project).
     """
-    ends_at = key_fields.new_end(Extension.read(fields), clock.now())
+    extension, now = Extension.read(fields), clock.now()
+    ends_at = key_fields.new_end(extension, now)
     sooner = [key for key in keys_to_change(key_ids, by=by) if key_fields.ends_before(key, ends_at)]
     for key in sooner:
         refuse_grants(key.permissions, key.project_id, by)
+    for project_id in sorted({key.project_id for key in sooner}):
+        key_rules.end(extension, key_rules.held_open(project_id), now)
     _refuse_too_many_again(sooner)
     now = clock.now()
     for key in sooner:
@@ -534,34 +567,13 @@ def _refuse_other_name(key: Key, confirm: str | None) -> None:
         raise Invalid({"confirm": f"type the key's name, {key.name}, exactly"})
 
 
-def _facts(key: Key) -> KeyFacts:
-    per_minute, per_hour = limits.figures(key)
-    return {
-        "name": key.name,
-        "description": key.description,
-        "environment": key.environment,
-        "permissions": list(key.permissions),
-        "ip_allowlist": list(key.ip_allowlist),
-        "expires_at": clock.iso(key.expires_at),
-        "plan": key.plan,
-        "rate_limit": {"per_minute": per_minute, "per_hour": per_hour}
-        if per_minute or per_hour
-        else None,
-        "monthly_quota": key.monthly_quota,
-        "auto_renew": key.auto_renew,
-        "external_id": key.external_id,
-        "metadata": dict(key.metadata),
-    }
-
-
 def as_dict(key: Key) -> KeyObject:
     """The key object of the API: every fact, never a secret."""
     return {
         "id": key.id,
-        **_facts(key),
+        **key_fields.facts(key),
         "project": key.project.slug,
         "prefix": key.prefix,
-        "owner": key.owner.email if key.owner else None,
         "status": key.status_at(clock.now()),
         "created_at": clock.iso(key.created_at),
         "updated_at": clock.iso(key.updated_at),

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from pydantic_core import from_json
 
 from console import db, limits, secret
-from console.models import CURRENT, PREVIOUS, Key, Secret
+from console.models import CURRENT, PREVIOUS, Secret
 
 REMEMBERED_MAX = 20_000
 TRUSTED_SECONDS = 0.1
@@ -24,8 +24,8 @@ TRUSTED_SECONDS = 0.1
 QUERY = """
     SELECT s.digest, s.superseded_at, s.works_until, k.id, k.name, k.prefix, k.environment,
            k.permissions, k.ip_allowlist, k.plan, k.limit_per_minute, k.limit_per_hour,
-           k.monthly_quota, k.external_id, k.metadata, k.expires_at, k.revoked_at, p.id, p.slug,
-           o.id, o.email
+           k.monthly_quota, p.plans, k.external_id, k.metadata, k.expires_at,
+           coalesce(k.revoked_at, p.archived_at), p.id, p.slug, o.id, o.email
     FROM "secret" s JOIN "key" k ON k.id = s.key_id JOIN "project" p ON p.id = k.project_id
          LEFT JOIN "person" o ON o.id = k.owner_id
     WHERE {}
@@ -51,7 +51,7 @@ class Known:
     external_id: str | None
     metadata: dict[str, Any]
     expires_at: int | None
-    revoked_at: int | None
+    revoked_at: int | None  # or archived with its project
     project_id: str
     project: str  # its slug
     owner_id: str | None
@@ -60,6 +60,18 @@ class Known:
     @property
     def generation(self) -> str:
         return CURRENT if self.superseded_at is None else PREVIOUS
+
+
+@dataclass(slots=True)
+class _Terms:
+    """What says how a key is limited, as it was looked up."""
+
+    environment: str
+    plan: str
+    limit_per_minute: int | None
+    limit_per_hour: int | None
+    monthly_quota: int | None
+    project_plans: list[dict[str, Any]]
 
 
 class _Memory:
@@ -140,15 +152,9 @@ def _look_up(sought: str, query: str = BY_DIGEST) -> Known | None:
     if row is None:
         return None
     (digest, superseded_at, works_until, key_id, name, prefix, environment, permissions, allowlist,
-     plan, per_minute, per_hour, quota, external_id, metadata, expires_at, revoked_at, project_id,
-     slug, owner_id, owner) = row  # fmt: skip
-    key = Key(
-        plan=plan,
-        environment=environment,
-        limit_per_minute=per_minute,
-        limit_per_hour=per_hour,
-        monthly_quota=quota,
-    )
+     plan, per_minute, per_hour, quota, plans, external_id, metadata, expires_at, revoked_at,
+     project_id, slug, owner_id, owner) = row  # fmt: skip
+    terms = _Terms(environment, plan, per_minute, per_hour, quota, _shared(plans))
     return Known(
         digest=digest,
         superseded_at=superseded_at,
@@ -159,7 +165,7 @@ def _look_up(sought: str, query: str = BY_DIGEST) -> Known | None:
         environment=sys.intern(environment),
         permissions=_shared(permissions),
         ip_allowlist=_shared(allowlist),
-        limits=limits.limits_of(key),
+        limits=limits.limits_of(terms),
         external_id=external_id,
         metadata=_shared(metadata),
         expires_at=expires_at,

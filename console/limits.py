@@ -5,22 +5,25 @@ the database was left at its start, or in Redis, which several processes share. 
 why a check was made.
 """
 
+import re
 import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from console import clock
 from console.models import LIVE, LimitCount
 
 UNLIMITED, FREE, PROFESSIONAL, ENTERPRISE = "unlimited", "free", "professional", "enterprise"
-PLANS: Mapping[str, tuple[int | None, int | None]] = {  # per minute, per hour
+Figures = tuple[int | None, int | None]  # per minute, per hour
+PLANS: Mapping[str, Figures] = {  # those that every project has, see plans.py for others
     UNLIMITED: (None, None),
     FREE: (100, 1_000),
     PROFESSIONAL: (500, 10_000),
     ENTERPRISE: (None, None),  # the key's own figures
 }
+PLAN_NAME = re.compile(r"[a-z][a-z0-9-]{0,29}")
 MINUTE, HOUR, MONTH = "minute", "hour", "month"
 WINDOW_SECONDS = {MINUTE: 60, HOUR: 3600}
 REMEMBERED_MAX = 20_000
@@ -73,12 +76,20 @@ class Limited(Protocol):
     limit_per_hour: int | None
     monthly_quota: int | None
 
+    @property
+    def project_plans(self) -> Sequence[Mapping[str, Any]]:
+        """The own plans of its project: `name`, `per_minute`, `per_hour`."""
 
-def figures(key: Limited) -> tuple[int | None, int | None]:
+
+def figures(key: Limited) -> Figures:
     """The key's limits per minute and per hour; None where there is none."""
     if key.plan == ENTERPRISE:
         return key.limit_per_minute, key.limit_per_hour
-    return PLANS[key.plan]
+    if key.plan in PLANS:
+        return PLANS[key.plan]
+    return next(
+        (one["per_minute"], one["per_hour"]) for one in key.project_plans if one["name"] == key.plan
+    )
 
 
 def limits_of(key: Limited) -> Limits:

@@ -4,6 +4,8 @@ Instants are UTC milliseconds. Ids of people and keys are random text: SQLite gi
 row's integer id to the next one.
 """
 
+from typing import Any
+
 from peewee import (
     SQL,
     AutoField,
@@ -54,6 +56,12 @@ class Project(Base):
     alert_email = TextField(null=True)
     created_at = BigIntegerField()
     archived_at = BigIntegerField(null=True)
+    plans = JSONField(default=list, constraints=[SQL("DEFAULT '[]'")])  # its own, see plans.py
+    environments = JSONField(
+        default=lambda: list(ENVIRONMENTS), constraints=[SQL("""DEFAULT '["live","test"]'""")]
+    )  # that new keys may have
+    default_expiry = TextField(null=True)  # a duration such as 90d
+    maximum_lifetime = TextField(null=True)
 
 
 class Person(Base):
@@ -66,6 +74,45 @@ class Person(Base):
     is_owner = BooleanField(default=False)
     disabled_at = BigIntegerField(null=True)
     created_at = BigIntegerField()
+    totp_secret = BlobField(null=True)  # sealed; see second_factor.py
+    totp_step = BigIntegerField(null=True)  # the last one whose code was accepted
+    last_signed_in_at = BigIntegerField(null=True)
+
+
+class RecoveryCode(Base):
+    """Stands in for a second factor, once: its row goes with its use."""
+
+    digest = TextField(primary_key=True)
+    person = ForeignKeyField(Person, on_delete="CASCADE")
+    created_at = BigIntegerField()
+
+
+class Passkey(Base):
+    """A WebAuthn credential of a person."""
+
+    id = TextField(primary_key=True)  # the credential's, base64url
+    person = ForeignKeyField(Person, on_delete="CASCADE")
+    person_id: str
+    name = TextField()
+    public_key = BlobField()  # COSE
+    sign_count = BigIntegerField()
+    transports = JSONField(default=list)
+    created_at = BigIntegerField()
+    last_used_at = BigIntegerField(null=True)
+
+
+class Identity(Base):
+    """Who a person is at a provider of single sign-on."""
+
+    issuer = TextField()
+    subject = TextField()
+    person = ForeignKeyField(Person, on_delete="CASCADE")
+    person_id: str
+    created_at = BigIntegerField()
+    made_owner = BooleanField(default=False)  # whether they are an owner because it says so
+
+    class Meta:
+        primary_key = CompositeKey("issuer", "subject")
 
 
 class Membership(Base):
@@ -84,22 +131,36 @@ class Session(Base):
     """One sign-in, of a browser or of an access token. Deleting the row ends it at once."""
 
     id = TextField(primary_key=True)  # SHA-256 of what the client holds
+    handle = TextField(unique=True)  # by which its person names it
     person = ForeignKeyField(Person, backref="sessions", on_delete="CASCADE")
+    person_id: str
     kind = TextField()  # browser | token
+    method = TextField()  # password, passkey, …: sessions.py has them all
     created_at = BigIntegerField()
+    authenticated_at = BigIntegerField()  # when its person last proved to be there
+    last_seen_at = BigIntegerField()
     expires_at = BigIntegerField()
     ip = TextField(null=True)
     user_agent = TextField(default="")
 
 
 class Link(Base):
-    """A one-time link: the first owner's set-up, or an invitation. Only its digest is stored."""
+    """What opens something once: a link, or a passkey's challenge. Only its digest is stored."""
 
     digest = TextField(primary_key=True)
     kind = TextField()
     created_at = BigIntegerField()
     expires_at = BigIntegerField()
-    person_id = TextField(null=True, index=True)  # who is invited
+    person_id = TextField(null=True, index=True)  # whom it is for
+    made_by = TextField(null=True, index=True)  # the person who made it
+
+
+class Throttle(Base):
+    """How often signing in has failed of late: for an account, from a network, from a browser."""
+
+    subject = TextField(primary_key=True)  # see throttle.py
+    count = IntegerField()
+    last_at = BigIntegerField(index=True)
 
 
 class Key(Base):
@@ -134,6 +195,12 @@ class Key(Base):
     requests_total = BigIntegerField(default=0)
     expires_order = BigIntegerField(constraints=_order_of("expires_at", NEVER))
     last_used_order = BigIntegerField(constraints=_order_of("last_used_at", 0))
+    created_by = TextField(null=True, index=True)  # the person who made it, though they may be gone
+
+    @property
+    def project_plans(self) -> list[dict[str, Any]]:
+        """The plans that its project has of its own; one of them may be this key's."""
+        return list(self.project.plans)
 
     def status_at(self, instant: int) -> str:
         if self.revoked_at is not None:
@@ -161,6 +228,7 @@ class Secret(Base):
     works_until = BigIntegerField(null=True)  # of a superseded one: grace's end
     last_used_at = BigIntegerField(null=True)
     imported_at = BigIntegerField(null=True)  # of one made elsewhere, in whatever shape
+    seen_by = TextField(null=True, index=True)  # the person to whom it was shown
 
 
 # A key has exactly one current secret, whatever happens at the same time.
@@ -283,10 +351,22 @@ class Event(Base):
     changes = JSONField(default=dict)  # field -> [old, new]
     ip = TextField(null=True)
     request_id = TextField(null=True)
+    hash = TextField(null=True)  # over the row and the hash before it; see chain.py
 
 
 Event.add_index(Event.project_id, Event.id)
 Event.add_index(Event.target_id, Event.id)
+Event.add_index(Event.actor_id, Event.id)
+
+
+class Chain(Base):
+    """One row: where the chain of events begins and ends. See chain.py."""
+
+    id = IntegerField(primary_key=True)
+    start_id = IntegerField()  # the last event before the chain, pruned ones included
+    start_hash = TextField()
+    end_id = IntegerField()
+    end_hash = TextField()
 
 
 class Webhook(Base):
@@ -342,6 +422,7 @@ Delivery.add_index(
 )
 
 TABLES = (
-    Project, Person, Membership, Session, Link, Key, Secret, Entry, Usage, LimitCount, Attempt,
-    Event, KeptAnswer, Drained, Change, Webhook, Delivery,
+    Project, Person, RecoveryCode, Passkey, Identity, Membership, Session, Link, Throttle, Key,
+    Secret, Entry, Usage, LimitCount, Attempt, Event, Chain, KeptAnswer, Drained, Change, Webhook,
+    Delivery,
 )  # fmt: skip

@@ -33,19 +33,24 @@ def covers(patterns: Iterable[str], action: str) -> bool:
     return not {action, f"{action.partition('.')[0]}.*", EVERY}.isdisjoint(patterns)
 
 
-def enqueue(event: Event) -> None:
-    """A message for each enabled webhook of the event's project that wants to hear of it."""
-    if event.project_id is None:
-        return
+def listeners(project_id: str | None, action: str) -> list[str]:
+    """The enabled webhooks of the project that want to hear of this, held for this transaction."""
+    if project_id is None:
+        return []
     query = Webhook.select(Webhook.id, Webhook.events)
-    query = query.where(Webhook.project == event.project_id, Webhook.enabled)
+    query = query.where(Webhook.project == project_id, Webhook.enabled)
     if not db.is_sqlite():  # one that is deleted meanwhile must not fail the event
         query = query.for_update("FOR KEY SHARE")  # type: ignore[arg-type]
-    told = [webhook.id for webhook in query if covers(webhook.events, event.action)]
-    if told:
+    return [webhook.id for webhook in query if covers(webhook.events, action)]
+
+
+def enqueue(event: Event, told: Iterable[str], at: int) -> None:
+    """A message for each of the webhooks, but for those that the same change removed."""
+    there = [one.id for one in Webhook.select(Webhook.id).where(Webhook.id.in_(list(told)))]
+    if there:
         payload, message_id = message(event), secret.random_id("msg")
-        for webhook_id in told:
-            put(webhook_id, event.action, payload, message_id)
+        for webhook_id in there:
+            put(webhook_id, event.action, payload, message_id, at)
 
 
 def message(event: Event) -> str:
@@ -65,9 +70,11 @@ def message(event: Event) -> str:
     return to_json({"type": event.action, "timestamp": at, "data": data}).decode()
 
 
-def put(webhook_id: str, action: str, payload: str, message_id: str) -> Delivery:
-    """A delivery that is due at once."""
-    now = clock.now()
+def put(
+    webhook_id: str, action: str, payload: str, message_id: str, at: int | None = None
+) -> Delivery:
+    """A delivery that is due at once. `at`: now, where not given."""
+    now = clock.now() if at is None else at
     return Delivery.create(
         id=secret.random_id("dlv"),
         webhook=webhook_id,

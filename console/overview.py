@@ -124,7 +124,8 @@ def _seen(project: Project, by: Actor) -> Any:
         return Key.project == project.id
     # By themselves, or SQLite would look for them among all keys in the order that is asked for.
     own = Key.alias()
-    return Key.id.in_(own.select(own.id).where(own.project == project.id, own.owner == by.id))
+    here = own.project.concat("") == project.id  # found by owner, which are fewer
+    return Key.id.in_(own.select(own.id).where(here, own.owner == by.id))
 
 
 def _any_used(seen: Any) -> bool:
@@ -244,6 +245,24 @@ def _reason(key_id: str) -> str | None:
     return codes.most_common(1)[0][0] if codes else None
 
 
+# --- what an archive stops ----------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class AtStake:
+    """A project's keys that work, and those of them that were used lately."""
+
+    active: Count
+    recent: Count
+
+
+def at_stake(project: Project) -> AtStake:
+    """Who loses access when all of the project's keys are refused."""
+    now = clock.now()
+    active = (Key.project == project.id) & keys.has_status(ACTIVE, now)
+    return AtStake(_count(active), _count(active & (Key.last_used_order > now - clock.HOUR)))
+
+
 # --- all projects ---------------------------------------------------------------------------
 
 
@@ -258,8 +277,8 @@ class Row:
 
 
 def of_all(*, by: Actor) -> list[Row]:
-    """The projects in which the actor has any business, by name."""
-    return [_row(project, by) for project in projects.visible(by)]
+    """The projects in which the actor has any business, archived or not, by name."""
+    return [_row(project, by) for project in projects.seen(by)]
 
 
 def _row(project: Project, by: Actor) -> Row:

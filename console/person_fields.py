@@ -9,7 +9,17 @@ from pydantic import AfterValidator, Field, WithJsonSchema
 from typing_extensions import TypedDict
 
 from console.actor import ADMIN_ROLE, MEMBER, VIEWER
-from console.fields import Email, Fields, Instant, Name, OneOf, text_schema
+from console.fields import (
+    EMAIL_MAX_LENGTH,
+    Email,
+    Fields,
+    Instant,
+    Name,
+    OneOf,
+    UpTo,
+    text_schema,
+)
+from console.paging import PageQuery
 
 PASSWORD_MIN_LENGTH = 8
 PASSWORD_MAX_LENGTH = 1_000
@@ -97,6 +107,18 @@ class PersonChange(Fields):
         return field in self.model_fields_set
 
 
+class PersonQuery(Fields):
+    """Which people are asked for."""
+
+    q: Annotated[str, UpTo(EMAIL_MAX_LENGTH, "grace")] | None = Field(
+        None, description="What the name or the address contains"
+    )
+
+
+class PeopleQuery(PageQuery, PersonQuery):
+    """Which part of which people is asked for."""
+
+
 class Joining(Fields):
     """The invitation form."""
 
@@ -104,24 +126,33 @@ class Joining(Fields):
     password: Password
 
 
+class Resetting(Fields):
+    """The form for a new password, of whoever has a link to it."""
+
+    password: Password
+
+
 # --- what is answered -------------------------------------------------------------------------
 
 
-class PersonFacts(TypedDict):
-    """What a change may alter, as events and answers name it."""
+class PersonObject(TypedDict):
+    """A person: who they are and what they may do, never what they sign in with."""
 
+    id: Annotated[str, text_schema("per_3Kq0cV8nTz5wYb2LmR7s")]
     email: str
     name: str
     owner: Annotated[bool, Field(description=ABOUT_OWNER)]
     roles: Annotated[Roles, Field(description=ABOUT_ROLES)]
-
-
-class PersonObject(PersonFacts):
-    """A person: who they are and what they may do, never how they sign in."""
-
-    id: Annotated[str, text_schema("per_3Kq0cV8nTz5wYb2LmR7s")]
     disabled: bool
-    invited: Annotated[bool, Field(description="Whether they have chosen no password yet")]
+    invited: Annotated[bool, Field(description="Whether they have not joined yet")]
+    second_factor: Annotated[
+        bool,
+        Field(
+            description="Whether no password alone lets them in: they have an authenticator app, "
+            "or passkeys and no password. A passkey beside a password does not count"
+        ),
+    ]
+    last_signed_in_at: Instant | None
     created_at: Instant
 
 
@@ -131,15 +162,44 @@ InvitationUrl = Annotated[
     text_schema("https://keys.example.com/invitation?token=…", format="uri"),
 ]
 
+MailedTo = Annotated[
+    str,
+    Field(description="Where the link was mailed to; it is then not in the answer"),
+    text_schema("grace@example.com", format="email"),
+]
+NotMailed = Annotated[
+    str, Field(description="Why the link could not be mailed, where mail is set up")
+]
+
 
 class NewPersonObject(PersonObject):
-    """A new person and, where no password was sent, this one time the link that invites them."""
+    """A new person and, where no password was sent, to whom the link that invites them was mailed;
+    or else, this one time, the link."""
 
     invitation_url: NotRequired[InvitationUrl]
+    invitation_mailed_to: NotRequired[MailedTo]
+    not_mailed: NotRequired[NotMailed]
 
 
 class InvitationObject(TypedDict):
-    """A link that invites a person; it is in this one answer only."""
+    """A link that invites a person: mailed, or else in this one answer only."""
 
-    invitation_url: InvitationUrl
+    invitation_url: NotRequired[InvitationUrl]
+    invitation_mailed_to: NotRequired[MailedTo]
+    not_mailed: NotRequired[NotMailed]
+    expires_at: Instant
+
+
+class ResetObject(TypedDict):
+    """A link to a new password: mailed, or else in this one answer only."""
+
+    reset_url: NotRequired[
+        Annotated[
+            str,
+            Field(description="A page for a new password; works once, for 24 hours"),
+            text_schema("https://keys.example.com/reset?token=…", format="uri"),
+        ]
+    ]
+    mailed_to: NotRequired[MailedTo]
+    not_mailed: NotRequired[NotMailed]
     expires_at: Instant

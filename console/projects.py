@@ -1,22 +1,29 @@
-"""Projects: what owns keys, how the secrets minted for it look, who sees and changes it."""
+"""Projects: what owns keys, how the secrets minted for it look, who sees, changes and archives it.
 
+What its settings ask of its keys is key_rules.py's to say.
+"""
+
+import hashlib
+import json
 import re
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any
 
 import peewee
 from pydantic import AfterValidator, ConfigDict, Field
 from typing_extensions import TypedDict
 
-from console import activity, catalogue, clock, db, paging, secret
+from console import activity, catalogue, clock, db, paging, plans, secret
 from console.actor import KEY, Actor
 from console.catalogue import Catalogue, Offer
 from console.errors import Conflict, Forbidden, Invalid, Unknown
-from console.fields import Fields, Instant, Name, OneOf, Whole, text_schema
-from console.models import Key, Project
+from console.fields import Duration, Email, Fields, Instant, Name, OneOf, Whole, text_schema
+from console.key_fields import Environment
+from console.models import ENVIRONMENTS, Key, Project
 from console.paging import Order, Page
 from console.permissions import PROJECTS_MANAGE
+from console.plans import Plan, Plans
 
 SLUG = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,38}[a-z0-9])?")
 SLUG_HELP = "must be 1–40 lowercase letters, digits or hyphens, such as my-service"
@@ -26,6 +33,8 @@ PREFIX_MAX_LENGTH = 20
 DEFAULT_PREFIX = "lk"
 KEY_LIMIT_DEFAULT = 20
 KEY_LIMIT_MAX = 10_000_000
+LIFETIME_MAX = "100y"
+EDITION_LENGTH = 16
 NEWEST = [
     Order(Project.created_at, int, lambda project: project.created_at),
     Order(Project.id, str, lambda project: project.id),
@@ -49,6 +58,17 @@ Prefix = Annotated[
 KeyFormat = Annotated[str, OneOf(*secret.FORMATS)]
 KeyLimit = Annotated[int, Whole(1, KEY_LIMIT_MAX, 20)]
 
+
+def _environments(wanted: list[str]) -> list[str]:
+    if not wanted:
+        raise ValueError("must have one at least: keys are made for one of them")
+    return [one for one in ENVIRONMENTS if one in wanted]
+
+
+Environments = Annotated[
+    list[Environment], AfterValidator(_environments), Field(json_schema_extra={"minItems": 1})
+]
+
 ABOUT_PREFIX = "What new secrets start with; at most 16 letters and digits where they say `live`"
 ABOUT_ENVIRONMENT = (
     "Whether new secrets say `live` or `test`: only in base62, after a prefix without `_`. "
@@ -58,6 +78,19 @@ ABOUT_KEY_LIMIT = "How many live keys at most; null: as many as this installatio
 ABOUT_CATALOGUE = (
     "At most 100 permissions that the console offers for keys; a key may hold others, too"
 )
+ABOUT_PLANS = (
+    "At most 20 plans of the project's own, besides the built-in ones. An edited plan holds for "
+    "all of its keys at their next check"
+)
+ABOUT_ENVIRONMENTS = "Which new keys may have; without `live`, a key that says none is a `test` key"
+ABOUT_DEFAULT_EXPIRY = (
+    "How long a new key lives for which no end is sent; null: as long as `maximum_lifetime` allows"
+)
+ABOUT_MAXIMUM_LIFETIME = (
+    "How far from now the end of a key may be set, at most 100y; null: as far as one likes, or "
+    "never. Keys keep the end that they have"
+)
+ABOUT_ALERT_EMAIL = "The address of the team that is to hear of trouble with its keys"
 # In which of these what the fields say of the environment does not go together.
 NOT_TOGETHER: list[Any] = [
     {
@@ -85,7 +118,20 @@ NOT_TOGETHER: list[Any] = [
 ]
 
 
-class NewProject(Fields):
+class ProjectSettings(Fields):
+    """The settings that a project is made with and that an edit may change."""
+
+    shows_environment: bool | None = Field(None, description=ABOUT_ENVIRONMENT)
+    key_limit: KeyLimit | None = Field(None, description=ABOUT_KEY_LIMIT)
+    permission_catalogue: Catalogue = Field([], description=ABOUT_CATALOGUE)
+    plans: Plans = Field([], description=ABOUT_PLANS)
+    environments: Environments = Field(list(ENVIRONMENTS), description=ABOUT_ENVIRONMENTS)
+    default_expiry: Duration | None = Field(None, description=ABOUT_DEFAULT_EXPIRY)
+    maximum_lifetime: Duration | None = Field(None, description=ABOUT_MAXIMUM_LIFETIME)
+    alert_email: Email | None = Field(None, description=ABOUT_ALERT_EMAIL)
+
+
+class NewProject(ProjectSettings):
     """What a project is made from."""
 
     model_config = ConfigDict(json_schema_extra={"not": {"anyOf": NOT_TOGETHER}})
@@ -94,21 +140,20 @@ class NewProject(Fields):
     name: Name | None = Field(None, description="Left out: the slug")
     prefix: Prefix = Field(DEFAULT_PREFIX, description=ABOUT_PREFIX)
     key_format: KeyFormat = secret.BASE62
-    shows_environment: bool | None = Field(None, description=ABOUT_ENVIRONMENT)
-    key_limit: KeyLimit | None = Field(None, description=ABOUT_KEY_LIMIT)
-    permission_catalogue: Catalogue = Field([], description=ABOUT_CATALOGUE)
 
 
-class ProjectChange(Fields):
+class ProjectChange(ProjectSettings):
     """Only what is sent is changed; prefix and format are those of secrets that are yet to come."""
 
     slug: str | None = Field(None, description="Cannot change")
     name: Name = ""
     prefix: Prefix = Field("", description=ABOUT_PREFIX)
     key_format: KeyFormat = ""
-    shows_environment: bool | None = Field(None, description=ABOUT_ENVIRONMENT)
-    key_limit: KeyLimit | None = Field(None, description=ABOUT_KEY_LIMIT)
-    permission_catalogue: Catalogue = Field([], description=ABOUT_CATALOGUE)
+    archived: bool = Field(
+        False,
+        description="Whether all of its keys are refused; they work again once it is false. Only "
+        "an owner sends it. While it is true, keys can be revoked and deleted, and nothing else",
+    )
 
 
 class ProjectFacts(TypedDict):
@@ -120,6 +165,11 @@ class ProjectFacts(TypedDict):
     shows_environment: Annotated[bool, Field(description="Whether secrets say `live` or `test`")]
     key_limit: Annotated[int | None, Field(description=ABOUT_KEY_LIMIT)]
     permission_catalogue: Annotated[list[Offer], Field(description=ABOUT_CATALOGUE)]
+    plans: Annotated[list[Plan], Field(description=ABOUT_PLANS)]
+    environments: Annotated[list[Environment], Field(description=ABOUT_ENVIRONMENTS)]
+    default_expiry: Annotated[str | None, Field(description=ABOUT_DEFAULT_EXPIRY)]
+    maximum_lifetime: Annotated[str | None, Field(description=ABOUT_MAXIMUM_LIFETIME)]
+    alert_email: Annotated[str | None, Field(description=ABOUT_ALERT_EMAIL)]
 
 
 class ProjectObject(ProjectFacts):
@@ -127,6 +177,7 @@ class ProjectObject(ProjectFacts):
 
     id: Annotated[str, text_schema("prj_3Kq0cV8nTz5wYb2LmR7s")]
     slug: Annotated[str, text_schema("my-service")]
+    archived: Annotated[bool, Field(description="Whether all of its keys are refused")]
     created_at: Instant
 
 
@@ -140,6 +191,7 @@ def create(fields: Mapping[str, Any], *, by: Actor) -> Project:
         raise Forbidden("Only an owner creates projects.")
     new = NewProject.read(fields)
     shows_environment = _environment_part(new.prefix, new.key_format, new.shows_environment)
+    _refuse_lifetimes(new.default_expiry, new.maximum_lifetime)
     db.hold_table(Project)
     if Project.get_or_none(Project.slug == new.slug):
         raise Conflict(f"There is a project {new.slug} already.", fields={"slug": "is taken"})
@@ -152,6 +204,11 @@ def create(fields: Mapping[str, Any], *, by: Actor) -> Project:
         shows_environment=shows_environment,
         key_limit=new.key_limit,
         permission_catalogue=catalogue.stored(new.permission_catalogue),
+        plans=plans.stored(new.plans),
+        environments=new.environments,
+        default_expiry=new.default_expiry,
+        maximum_lifetime=new.maximum_lifetime,
+        alert_email=new.alert_email,
         created_at=clock.now(),
     )
     _record(
@@ -179,43 +236,141 @@ def _environment_part(prefix: str, key_format: str, wanted: bool | None) -> bool
     return wanted
 
 
-@db.transaction
-def edit(slug: str, fields: Mapping[str, Any], *, by: Actor) -> Project:
-    """Changes what is sent, nothing else; secrets that are there already stay as they are.
+def examples(project: Project, fields: Mapping[str, Any]) -> dict[str, str]:
+    """What new secrets would look like after such a change, by environment. Raises Invalid."""
+    change = ProjectChange.read(fields)
+    shape = {"prefix": project.prefix, "key_format": project.key_format,
+             "shows_environment": project.shows_environment,
+             **change.model_dump(exclude_unset=True)}  # fmt: skip
+    says = _environment_part(shape["prefix"], shape["key_format"], shape["shows_environment"])
+    return {
+        environment: secret.example(
+            shape["prefix"], environment if says else None, shape["key_format"]
+        )
+        for environment in project.environments
+    }
 
-    Raises Invalid, Unknown, Forbidden.
+
+def _refuse_lifetimes(default: str | None, longest: str | None) -> None:
+    """Raises Invalid for lengths beyond all use, and for a default that is never allowed."""
+    now = clock.now()
+    ends = {"default_expiry": default, "maximum_lifetime": longest}
+    for field, length in ends.items():
+        if length and _end(field, length, now) > clock.after(now, LIFETIME_MAX):
+            raise Invalid({field: f"must be at most {LIFETIME_MAX}"})
+    if default and longest and clock.after(now, default) > clock.after(now, longest):
+        raise Invalid({"default_expiry": f"must be at most the maximum lifetime, {longest}"})
+
+
+def _end(field: str, length: str, now: int) -> int:
+    try:
+        return clock.after(now, length)
+    except ValueError as error:
+        raise Invalid({field: str(error)}) from None
+
+
+class Changed(Conflict):
+    """409: what is to be changed has been changed since this edit was begun."""
+
+
+def edition(project: Project, names: Iterable[str]) -> str:
+    """What those settings hold, in 16 hexadecimal digits that are others once one of them is."""
+    facts = dict(_facts(project))
+    text = json.dumps({name: facts.get(name) for name in names}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:EDITION_LENGTH]
+
+
+@db.transaction
+def edit(slug: str, fields: Mapping[str, Any], *, by: Actor, as_of: str | None = None) -> Project:
+    """Changes what is sent, nothing else; keys and secrets that are there already stay as they are.
+
+    `as_of`, where given, is the edition of these fields from which the change was made. Raises
+    Invalid, Unknown, Forbidden; Changed where there is another one by now; Conflict for a plan that
+    keys are on, and while the project is archived and stays so; NotFresh for who archives or
+    restores it.
     """
     project = project_to_manage(slug, by=by)
     change = ProjectChange.read(fields)
     if change.slug not in (None, project.slug):
         raise Invalid({"slug": "cannot change; create another project"})
-    before = _facts(project)
-    wanted = {**before, **change.model_dump(include=set(before), exclude_unset=True)}
-    if change.sent("permission_catalogue"):
-        wanted["permission_catalogue"] = catalogue.stored(change.permission_catalogue)
-    wanted["shows_environment"] = _environment_part(
-        wanted["prefix"], wanted["key_format"], wanted["shows_environment"]
-    )
-    differences = {name: (old, wanted[name]) for name, old in before.items() if wanted[name] != old}
-    if differences:
-        for name in differences:
-            setattr(project, name, wanted[name])
+    was_archived = project.archived_at is not None
+    is_archived = change.archived if change.sent("archived") else was_archived
+    if is_archived != was_archived:
+        _refuse_to_archive(by)
+    differences = _differences(project, change)
+    if differences and was_archived and is_archived:
+        raise Conflict(f"The project {slug} is archived: restore it before you change it.")
+    if differences and as_of not in (None, edition(project, fields)):
+        raise Changed("Somebody changed this since you opened it. Nothing was saved.")
+    if "plans" in differences:
+        plans.refuse_removal(*differences["plans"], project)
+    for name, (_, value) in differences.items():
+        setattr(project, name, value)
+    if is_archived != was_archived:
+        project.archived_at = clock.now() if is_archived else None
+    if project.dirty_fields:
         project.save(only=project.dirty_fields)
+    if differences:
         _record("project.edited", project, by, differences)
+    if is_archived != was_archived:
+        action = "project.archived" if is_archived else "project.restored"
+        _record(action, project, by, {"archived": (was_archived, is_archived)})
     return project
 
 
+def _refuse_to_archive(by: Actor) -> None:
+    if not by.is_owner:
+        raise Forbidden("Only an owner archives and restores projects.")
+    by.require_fresh()
+
+
+def _differences(project: Project, change: ProjectChange) -> dict[str, tuple[Any, Any]]:
+    """What the change would alter: of each field the old value and the new. Raises Invalid."""
+    before = _facts(project)
+    wanted: dict[str, Any] = {
+        **before, **change.model_dump(include=set(before), exclude_unset=True)
+    }  # fmt: skip
+    if change.sent("permission_catalogue"):
+        wanted["permission_catalogue"] = catalogue.stored(change.permission_catalogue)
+    if change.sent("plans"):
+        wanted["plans"] = plans.stored(change.plans)
+    wanted["shows_environment"] = _environment_part(
+        wanted["prefix"], wanted["key_format"], wanted["shows_environment"]
+    )
+    if change.sent("default_expiry") or change.sent("maximum_lifetime"):
+        _refuse_lifetimes(wanted["default_expiry"], wanted["maximum_lifetime"])
+    return {name: (old, wanted[name]) for name, old in before.items() if wanted[name] != old}
+
+
 @db.transaction
-def delete(slug: str, *, by: Actor) -> None:
+def archive(slug: str, *, by: Actor, confirm: str | None = None) -> Project:
+    """Has all of the project's keys refused from the next check on; `restore` ends that.
+
+    `confirm`, where given, must be the project's name. Raises Invalid, and what `edit` does.
+    """
+    refuse_other_name(project_to_manage(slug, by=by), confirm)
+    return edit(slug, {"archived": True}, by=by)
+
+
+def restore(slug: str, *, by: Actor) -> Project:
+    """Lets the project's keys work again as they did. Raises what `edit` does."""
+    return edit(slug, {"archived": False}, by=by)
+
+
+@db.transaction
+def delete(slug: str, *, by: Actor, confirm: str | None = None) -> None:
     """Removes a project that has no keys; its entries stay until retention ends.
 
-    Raises Unknown; Forbidden but for owners; Conflict while there are keys.
+    `confirm`, where given, must be the project's name. Raises NotFresh, Unknown; Forbidden but for
+    owners; Invalid; Conflict while there are keys.
     """
+    by.require_fresh()
     project = to_see(slug, by=by)
     if not by.is_owner:
         raise Forbidden("Only an owner deletes projects.")
+    refuse_other_name(project, confirm)
     project = held(project.id)
-    keys = Key.select().where(Key.project == project).count()
+    keys = keys_in(project)
     if keys:
         raise Conflict(
             f"The project {slug} still has {keys} key{'s' if keys > 1 else ''}: delete every key "
@@ -225,6 +380,17 @@ def delete(slug: str, *, by: Actor) -> None:
         "project.deleted", project, by, {name: (v, None) for name, v in _facts(project).items()}
     )
     project.delete_instance()
+
+
+def keys_in(project: Project) -> int:
+    """How many keys there are, revoked and expired ones included."""
+    return int(Key.select().where(Key.project == project).count())
+
+
+def refuse_other_name(project: Project, confirm: str | None) -> None:
+    """Raises Invalid where a name was typed to confirm, and it is another one."""
+    if confirm is not None and confirm != project.name:
+        raise Invalid({"confirm": f"type the project's name, {project.name}, exactly"})
 
 
 def project_to_manage(slug: str, *, by: Actor) -> Project:
@@ -252,6 +418,11 @@ def _facts(project: Project) -> ProjectFacts:
         "shows_environment": project.shows_environment,
         "key_limit": project.key_limit,
         "permission_catalogue": list(project.permission_catalogue),
+        "plans": list(project.plans),
+        "environments": list(project.environments),
+        "default_expiry": project.default_expiry,
+        "maximum_lifetime": project.maximum_lifetime,
+        "alert_email": project.alert_email,
     }
 
 
@@ -261,6 +432,7 @@ def as_dict(project: Project) -> ProjectObject:
         "id": project.id,
         "slug": project.slug,
         **_facts(project),
+        "archived": project.archived_at is not None,
         "created_at": clock.iso(project.created_at),
     }
 
@@ -291,15 +463,20 @@ def to_act_in(slug: str | None, *, by: Actor) -> Project:
     """The named project, or the only one that the actor has. Raises Unknown or Invalid."""
     if slug is not None:
         return to_see(slug, by=by)
-    seen = visible(by)
-    if len(seen) != 1:
-        names = ", ".join(project.slug for project in seen) or "none yet"
+    mine = visible(by)
+    if len(mine) != 1:
+        names = ", ".join(project.slug for project in mine) or "none yet"
         raise Invalid({"project": f"is required; your projects are {names}"})
-    return seen[0]
+    return mine[0]
 
 
 def visible(by: Actor) -> list[Project]:
-    """The projects in which the actor has any business, by name."""
+    """The projects in which the actor has any business, by name; without those archived."""
+    return [project for project in seen(by) if project.archived_at is None]
+
+
+def seen(by: Actor) -> list[Project]:
+    """The projects in which the actor has any business, archived or not, by name."""
     return list(_seen(by).order_by(peewee.fn.lower(Project.name), Project.id))
 
 
@@ -326,7 +503,7 @@ def ids_where(permission: str, *, by: Actor) -> frozenset[str]:
     if by.kind == KEY and by.project_id is not None:
         by.require(permission, by.project_id)
         return frozenset({by.project_id})
-    within = frozenset(one.id for one in visible(by) if by.may(permission, one.id))
+    within = frozenset(one.id for one in seen(by) if by.may(permission, one.id))
     if not within:
         raise by.denied(permission)
     return within
@@ -342,6 +519,11 @@ def use_key_limit(limit: int) -> None:
     """Sets how many live keys a project may have that does not say so itself."""
     global _default_key_limit
     _default_key_limit = limit
+
+
+def default_key_limit() -> int:
+    """How many live keys a project may have that does not say so itself."""
+    return _default_key_limit
 
 
 def key_limit(project: Project) -> int:

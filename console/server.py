@@ -368,7 +368,11 @@ def _write(descriptor: int, data: memoryview) -> None:
 
 
 def _refuse(request: Any, status: int) -> None:
-    headers = [("Connection", "close"), ("Content-Type", "text/plain")]
+    headers = [
+        ("Connection", "close"),
+        ("Content-Type", "text/plain"),
+        ("Cache-Control", "no-store"),
+    ]
     request.proto.response_str(status, headers, f"{HTTPStatus(status).phrase}\n")
     request.done()
 

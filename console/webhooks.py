@@ -17,7 +17,18 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, Field
 from typing_extensions import TypedDict
 
-from console import activity, clock, db, key_fields, outbound, outbox, paging, projects, secret
+from console import (
+    activity,
+    clock,
+    db,
+    key_fields,
+    key_rules,
+    outbound,
+    outbox,
+    paging,
+    projects,
+    secret,
+)
 from console.actor import COMMAND, Actor
 from console.errors import Conflict, Unknown
 from console.fields import Fields, Instant, OneOf, Text, text_schema
@@ -224,7 +235,7 @@ def page(
 
     Raises Invalid, Unknown, Forbidden.
     """
-    seen = [projects.to_see(project, by=by)] if project else projects.visible(by)
+    seen = [projects.to_see(project, by=by)] if project else projects.seen(by)
     managed = [one.id for one in seen if by.may(PROJECTS_MANAGE, one.id)]
     if seen and not managed:
         raise by.denied(PROJECTS_MANAGE)
@@ -276,7 +287,7 @@ def _create(fields: Mapping[str, Any], by: Actor) -> tuple[Webhook, str]:
     new = NewWebhook.read(fields)
     project = projects.to_act_in(new.project, by=by)
     by.require(PROJECTS_MANAGE, project.id)
-    db.hold(Project, project.id)
+    key_rules.held_open(project.id)
     if Webhook.select().where(Webhook.project == project).count() >= WEBHOOKS_MAX:
         raise Conflict(f"A project has at most {WEBHOOKS_MAX} webhooks. Delete one first.")
     webhook_id, now = secret.random_id("whk"), clock.now()

@@ -433,4 +433,56 @@
   const tellHere = () => document.querySelectorAll("[data-here]:empty").forEach((one) => { one.textContent = local(one.dataset.here); });
   tellHere();
   body.addEventListener("htmx:afterSwap", tellHere);
+
+  // --- passkeys: the server says what is to be signed, the browser asks for a finger, face or PIN
+  if (window.PublicKeyCredential) root.classList.add("knows-passkeys");
+  const bytes = (text) => Uint8Array.from(atob(text.replace(/-/g, "+").replace(/_/g, "/")), (one) => one.charCodeAt(0));
+  const base64url = (buffer) => buffer && btoa(String.fromCharCode(...new Uint8Array(buffer))).replace(/\+/g, "-").replace(/\//g, "_").replace(/=+$/, "");
+  const known = (list = []) => list.map((one) => ({ ...one, id: bytes(one.id) }));
+  const device = (options) => {
+    const publicKey = { ...options, challenge: bytes(options.challenge) };
+    if (!options.user) return navigator.credentials.get({ publicKey: { ...publicKey, allowCredentials: known(options.allowCredentials) } });
+    publicKey.user = { ...options.user, id: bytes(options.user.id) };
+    return navigator.credentials.create({ publicKey: { ...publicKey, excludeCredentials: known(options.excludeCredentials) } });
+  };
+  const asJSON = ({ id, type, rawId, response }) => {
+    const parts = ["clientDataJSON", "attestationObject", "authenticatorData", "signature", "userHandle"];
+    const sent = Object.fromEntries(parts.map((name) => [name, base64url(response[name])]));
+    return { id, type, rawId: base64url(rawId), response: { ...sent, transports: response.getTransports?.() } };
+  };
+  const send = async (form, address, more) => {
+    const fields = { ...Object.fromEntries(new FormData(form)), ...more };
+    const headers = { "Content-Type": "application/json", "X-CSRFToken": fields.csrf_token };
+    const answer = await fetch(address, { method: "POST", headers, body: JSON.stringify(fields) })
+      .catch(() => { throw { told: { message: "The server cannot be reached. Try again." } }; });
+    const isJSON = answer.headers.get("Content-Type")?.startsWith("application/json");
+    const told = isJSON ? await answer.json() : { message: "That did not work. Reload the page and try again." };
+    if (told.message) throw { told };
+    return told;
+  };
+  const failures = {
+    NotAllowedError: "No passkey was used: the question was closed, or waited too long. Try again.",
+    InvalidStateError: "This device holds a passkey of yours already.",
+    SecurityError: "Passkeys are kept for {host} alone. Open Latchkey there.",
+  };
+  on("submit", async (event) => {
+    const form = is("passkey", event.target);
+    if (!form) return;
+    event.preventDefault();
+    const says = form.querySelector("[role=alert]");
+    says.textContent = "";
+    form.ariaBusy = "true";
+    let host;
+    try {
+      const options = await send(form, form.dataset.options);
+      host = options.rpId || options.rp.id;
+      const credential = asJSON(await device(options));
+      const { location: next } = await send(form, form.action, { credential });
+      if (form.elements.place?.value === "dialog") htmx.ajax("GET", next, { target: dialog, swap: "innerHTML" });
+      else location.assign(next);
+    } catch (error) {
+      says.textContent = error.told?.message || failures[error.name]?.replace("{host}", host) || "This device cannot do that. Try another one.";
+    }
+    form.ariaBusy = null;
+  });
 })();

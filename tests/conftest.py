@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+import pyotp
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
@@ -19,18 +20,23 @@ from config import Config
 from console import (
     actor,
     audit,
+    chain,
     check,
     clock,
     create_app,
     db,
     journal,
     keys,
-    people,
+    passwords,
     projects,
+    second_factor,
     secret,
+    sessions,
+    signin,
 )
 from console.actor import Actor
 from console.errors import Refused
+from console.invitations import Sent
 from console.models import TABLES, Change, Key, Membership, Person, Project
 from tests.server import RunningServer
 
@@ -55,7 +61,7 @@ def need(program: str) -> str:
 
 @pytest.fixture(autouse=True, scope="session")
 def _cheap_passwords() -> None:
-    people.hasher.update(argon2__memory_cost=8, argon2__time_cost=1)
+    passwords.hasher.update(argon2__memory_cost=8, argon2__time_cost=1)
 
 
 @pytest.fixture
@@ -90,6 +96,7 @@ def app(config: Config, migrated: Path | None) -> Iterator[Flask]:
     if not db.is_sqlite():
         names = ", ".join(f'"{table._meta.table_name}"' for table in TABLES if table != Change)
         db.handle.execute_sql(f"truncate {names} restart identity cascade")
+        chain.begin()
     audit._attempts.clear()
     yield app
     journal.close()
@@ -147,14 +154,14 @@ def add_person(email: str, *, is_owner: bool = False, **roles: str) -> Actor:
         id=secret.random_id("per"),
         email=email,
         name=email.partition("@")[0],
-        password_hash=people.hash_password(PASSWORD),
+        password_hash=passwords.hash_password(PASSWORD),
         is_owner=is_owner,
         created_at=clock.now(),
     )
     for slug, role in roles.items():
         Membership.create(person=person, project=Project.get(Project.slug == slug), role=role)
-    token, _ = people.sign_in(email, PASSWORD, ip="127.0.0.1")
-    found = people.by_session(token, ip="127.0.0.1")
+    token, _ = signin.with_password(email, PASSWORD, ip="127.0.0.1")
+    found = sessions.by_session(token, ip="127.0.0.1")
     assert found is not None
     return found
 
@@ -185,6 +192,18 @@ def stranger(project: Project, other_project: Project) -> Actor:
     return add_person("eve@example.com", other="admin")
 
 
+def code_of(seed: str, steps: int = 0) -> str:
+    """What an authenticator app shows, so many times 30 seconds from now."""
+    return pyotp.TOTP(seed).generate_otp(clock.now() // second_factor.STEP + steps)
+
+
+def add_second_factor(person: Actor) -> tuple[str, list[str]]:
+    """Has the person set up an app: its seed, and the recovery codes. Their sessions end."""
+    begun = second_factor.begin_enrolment(by=person)
+    codes = second_factor.enrol(begun.sealed, code_of(begun.seed, -1), token="", by=person)
+    return begun.seed, codes
+
+
 def at_once(count: int, call: Callable[[int], T]) -> list[T | Refused]:
     """Calls from so many threads that start together; what each returned or was refused with."""
     barrier = threading.Barrier(count)
@@ -200,6 +219,12 @@ def at_once(count: int, call: Callable[[int], T]) -> list[T | Refused]:
 
     with ThreadPoolExecutor(count) as pool:
         return list(pool.map(one, range(count)))
+
+
+def token_of(sent: Sent) -> str:
+    """The token of a one-time link that was not mailed."""
+    assert sent.url is not None
+    return sent.url.partition("?token=")[2]
 
 
 def checked(request: check.Request) -> check.Verdict:
@@ -234,6 +259,12 @@ def sign_in(app: Flask, person: Actor) -> FlaskClient:
     answer = browser.post("/login", data={"email": person.name, "password": PASSWORD})
     assert answer.status_code == 303, answer.text
     return browser
+
+
+def confirm(browser: FlaskClient) -> None:
+    """Whoever is signed in there shows once more that they are there."""
+    answer = browser.post("/confirm", data={"password": PASSWORD})
+    assert answer.status_code == 303, answer.text
 
 
 def bearer(secret: str) -> dict[str, str]:

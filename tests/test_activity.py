@@ -2,7 +2,7 @@
 
 import pytest
 
-from console import activity, keys, people
+from console import activity, keys, people, sessions, signin
 from console.actor import COMMAND, KEY, PERSON, Actor
 from console.errors import Forbidden, Unknown
 from console.models import Event, Project
@@ -109,8 +109,8 @@ def test_every_action_that_is_recorded_is_a_known_one(
     make_key: MakeKey, operator: Actor, owner: Actor
 ) -> None:
     people.create_owner({"email": "new@example.com", "password": PASSWORD}, by=operator)
-    token, _ = people.sign_in(owner.name, PASSWORD, ip=None)
-    people.sign_out(token, by=owner)
+    token, _ = signin.with_password(owner.name, PASSWORD, ip=None)
+    sessions.sign_out(token, by=owner)
     key, _ = make_key()
     keys.edit(key.id, {"name": "New"}, by=operator)
     keys.revoke(key.id, by=operator)

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from console import advice, audit, keys, permissions
+from console import advice, audit, keys, permissions, projects
 from console.actor import Actor
 from console.models import Entry, Key
 from tests.conftest import Clock, MakeKey
@@ -35,6 +35,13 @@ def test_a_service_that_refused_itself_is_named_as_such(make_key: MakeKey) -> No
     found = on("VALID", make_key()[0], status=404)
     assert found.why == "The key was good. The service behind it answered 404."
     assert found.operation is None
+
+
+def test_of_an_archived_project_no_key_can_be_enabled(make_key: MakeKey, operator: Actor) -> None:
+    key, _ = make_key()
+    projects.archive("shop", by=operator)
+    found = on("API_KEY_REVOKED", key)
+    assert "The project Shop is archived" in found.to_do and found.operation is None
 
 
 def test_a_deleted_key_is_advised_about_as_such() -> None:

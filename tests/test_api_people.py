@@ -4,21 +4,25 @@ leads to."""
 import re
 from collections.abc import Callable
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
-from console import keys, people
+from console import invitations, keys, mail, people, signin
 from console.actor import Actor
 from console.api import document
-from console.models import Event, Link, Person, Session
-from tests.conftest import PASSWORD, Clock, MakeKey, bearer, sign_in
+from console.models import Event, Link, Passkey, Person, Session
+from tests.conftest import PASSWORD, Clock, MakeKey, bearer, sign_in, token_of
+from tests.mailbox import Mailbox
 from tests.test_api import V1, access_token, assert_problem
 
-PERSON_FIELDS = {"id", "email", "name", "owner", "roles", "disabled", "invited", "created_at"}
+PERSON_FIELDS = {
+    "id", "email", "name", "owner", "roles", "disabled", "invited", "second_factor",
+    "last_signed_in_at", "created_at",
+}  # fmt: skip
 GRACE = {"email": "grace@example.com"}
 DENIED = "This invitation does not hold"
 Call = Callable[..., TestResponse]
@@ -58,6 +62,8 @@ def test_create_person_with_a_password_answers_the_person(call: Call, client: Fl
         "roles": {"shop": "viewer"},
         "disabled": False,
         "invited": False,
+        "second_factor": False,
+        "last_signed_in_at": None,
         "created_at": "2026-11-20T10:30:00Z",
     }
     assert answer.headers["Location"] == f"{V1}/people/{created['id']}"
@@ -73,6 +79,26 @@ def test_create_person_without_a_password_answers_a_link(call: Call, app: Flask)
     url = answer.json["invitation_url"]
     assert url.startswith(f"{app.config['LATCHKEY'].base_url}/invitation?token=")
     assert "invitation_url" not in call("GET", f"/people/{answer.json['id']}").json
+
+
+def test_a_link_that_was_mailed_is_not_in_the_answer(call: Call) -> None:
+    with Mailbox() as mailbox:
+        mail.use(mailbox.url, "keys@shop.example")
+        created = call("POST", "/people", GRACE).json
+        again = call("POST", f"/people/{created['id']}/invitation").json
+        person = call("POST", "/people", {"email": "b@example.com", "password": PASSWORD}).json
+        reset = call("POST", f"/people/{person['id']}/password-reset").json
+        assert [one.to for one in mailbox.mails] == [[GRACE["email"]]] * 2 + [["b@example.com"]]
+    assert created.keys() == PERSON_FIELDS | {"invitation_mailed_to"}
+    assert again == {
+        "invitation_mailed_to": GRACE["email"], "expires_at": "2026-11-27T10:30:00Z"
+    }  # fmt: skip
+    assert reset == {"mailed_to": "b@example.com", "expires_at": "2026-11-21T10:30:00Z"}
+    mail.use("smtp://127.0.0.1:1", "keys@shop.example")
+    shown = call("POST", f"/people/{created['id']}/invitation").json
+    mail.use("", "")
+    assert shown.keys() == {"invitation_url", "not_mailed", "expires_at"}
+    assert "cannot be reached" in shown["not_mailed"]
 
 
 def test_create_person_refuses_a_taken_address(call: Call) -> None:
@@ -122,6 +148,47 @@ def test_list_people_answers_everybody_newest_first_in_pages(
     }
     for person in everybody:
         assert call("GET", f"/people/{person['id']}").json == person
+
+
+@pytest.mark.parametrize(
+    "q, found",
+    [
+        ("BO", ["bob"]),
+        ("example.COM", ["ada", "bob"]),
+        ("ob@", ["bob"]),
+        ("%", []),
+        ("_", []),
+        ("nobody", []),
+    ],
+)
+def test_list_people_finds_by_name_and_address(
+    call: Call, member: Actor, q: str, found: list[str]
+) -> None:
+    listed = call("GET", f"/people?q={quote(q)}").json["data"]
+    assert sorted(person["name"] for person in listed) == found
+
+
+def test_list_people_finds_small_letters_by_large_ones_in_any_script(
+    call: Call, member: Actor
+) -> None:
+    call("PATCH", f"/people/{member.id}", {"name": "\u00c9mile \u0416ukov"})
+    for q in ("\u00e9mile", "\u0436ukov", "\u00c9MILE \u0416"):
+        listed = call("GET", f"/people?q={quote(q)}").json["data"]
+        assert [person["email"] for person in listed] == ["bob@example.com"]
+
+
+def test_a_person_tells_how_they_sign_in_and_when_they_last_did(call: Call, member: Actor) -> None:
+    path = f"/people/{member.id}"
+    assert call("GET", path).json["last_signed_in_at"] == "2026-11-20T10:30:00Z"
+    assert call("GET", path).json["second_factor"] is False
+    Passkey.create(id="x", person=member.id, name="x", public_key=b"", sign_count=0, created_at=0)
+    assert call("GET", path).json["second_factor"] is False
+    Person.update(password_hash=None).where(Person.id == member.id).execute()
+    assert call("GET", path).json["second_factor"] is True
+    Passkey.delete().execute()
+    assert call("GET", path).json["second_factor"] is False
+    Person.update(totp_secret=b"x").where(Person.id == member.id).execute()
+    assert call("GET", path).json["second_factor"] is True
 
 
 @pytest.mark.parametrize("query", ["limit=0", "cursor=x", "email=ada"])
@@ -220,6 +287,22 @@ def test_an_owner_who_changes_their_own_password_signs_in_anew(
     assert call("GET", "/people", by=token).status_code == 200
 
 
+# --- a link to a new password -----------------------------------------------------------------
+
+
+def test_an_owner_makes_a_link_to_a_new_password(
+    call: Call, client: FlaskClient, member: Actor
+) -> None:
+    answer = call("POST", f"/people/{member.id}/password-reset")
+    assert answer.status_code == 201
+    assert answer.json.keys() == {"reset_url", "expires_at"}
+    assert answer.json["expires_at"] == "2026-11-21T10:30:00Z"
+    page = client.get(local(answer.json["reset_url"]))
+    assert page.status_code == 200 and member.name in page.text
+    invited = call("POST", "/people", GRACE).json
+    assert_problem(call("POST", f"/people/{invited['id']}/password-reset"), 409, "CONFLICT")
+
+
 # --- delete -----------------------------------------------------------------------------------
 
 
@@ -279,6 +362,7 @@ CALLS: list[tuple[str, str, Any]] = [
     ("PATCH", "/people/{id}", {"name": "Mine"}),
     ("DELETE", "/people/{id}", None),
     ("POST", "/people/{id}/invitation", None),
+    ("POST", "/people/{id}/password-reset", None),
 ]
 
 
@@ -315,6 +399,7 @@ def test_the_calls_are_described() -> None:
     assert paths[f"{V1}/people"].keys() == {"get", "post"}
     assert paths[f"{V1}/people/{{person_id}}"].keys() == {"get", "patch", "delete"}
     assert paths[f"{V1}/people/{{person_id}}/invitation"].keys() == {"post"}
+    assert paths[f"{V1}/people/{{person_id}}/password-reset"].keys() == {"post"}
 
 
 # --- the page that an invitation leads to -----------------------------------------------------
@@ -328,9 +413,9 @@ def local(url: str) -> str:
 
 def invitation(owner: Actor, **more: Any) -> str:
     """The token of an invitation for grace@example.com."""
-    _, token = people.create({**GRACE, **more}, by=owner)
-    assert token is not None
-    return token
+    _, sent = people.create({**GRACE, **more}, by=owner)
+    assert sent is not None
+    return token_of(sent)
 
 
 def test_the_link_leads_to_a_form_that_signs_in(call: Call, app: Flask) -> None:
@@ -365,7 +450,7 @@ def test_the_link_works_once(app: Flask, owner: Actor) -> None:
         assert answer.status_code == 403
         assert DENIED in answer.text and "Ask an owner for a new one" in answer.text
     assert Session.select().count() == sessions
-    people.sign_in("grace@example.com", PASSWORD, ip=None)
+    signin.with_password("grace@example.com", PASSWORD, ip=None)
 
 
 @pytest.mark.parametrize("token", ["", "guess", "%00", "%ED%A0%80", "x" * 5_000])
@@ -405,7 +490,7 @@ def test_the_form_keeps_what_was_typed_and_names_the_field(
     assert "tiny" not in answer.text
     hidden = client.post("/invitation", data={**form, "name": "a\u202eb", "password": PASSWORD})
     assert hidden.status_code == 422 and "U+202E" in hidden.text
-    assert people.invited(token)
+    assert invitations.invited(token)
 
 
 def test_the_address_cannot_be_chosen(client: FlaskClient, owner: Actor) -> None:

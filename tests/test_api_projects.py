@@ -16,7 +16,8 @@ from tests.test_api import V1, access_token, assert_problem
 
 PROJECT_FIELDS = {
     "id", "slug", "name", "prefix", "key_format", "shows_environment", "key_limit",
-    "permission_catalogue", "created_at",
+    "permission_catalogue", "plans", "environments", "default_expiry", "maximum_lifetime",
+    "alert_email", "archived", "created_at",
 }  # fmt: skip
 Call = Callable[..., TestResponse]
 
@@ -53,6 +54,12 @@ def test_create_project_answers_the_project_and_where_it_is(call: Call) -> None:
         "key_format": "base62",
         "shows_environment": False,
         "permission_catalogue": [],
+        "plans": [],
+        "environments": ["live", "test"],
+        "default_expiry": None,
+        "maximum_lifetime": None,
+        "alert_email": None,
+        "archived": False,
         "created_at": "2026-11-20T10:30:00Z",
     }
     assert answer.headers["Location"] == f"{V1}/projects/tasks"
@@ -131,6 +138,11 @@ def test_edit_project_changes_what_is_sent_alone(call: Call) -> None:
         ({"prefix": "vsp_sk"}, "prefix"),
         ({"key_format": "hex32"}, "shows_environment"),
         ({"key_limit": "many"}, "key_limit"),
+        ({"plans": [{"name": "free"}]}, "plans.0.name"),
+        ({"environments": []}, "environments"),
+        ({"maximum_lifetime": "7d", "default_expiry": "1mo"}, "default_expiry"),
+        ({"alert_email": "team"}, "alert_email"),
+        ({"archived": None}, "archived"),
         ({"id": "prj_1"}, "id"),
         ("shop", "body"),
     ],
@@ -139,6 +151,26 @@ def test_edit_project_names_the_field_at_fault(call: Call, body: Any, field: str
     before = call("GET", "/projects/shop").json
     assert list(faults(call("PATCH", "/projects/shop", body))) == [field]
     assert call("GET", "/projects/shop").json == before
+
+
+def test_edit_project_archives_and_restores(call: Call) -> None:
+    before = call("GET", "/projects/shop").json
+    assert call("PATCH", "/projects/shop", {"archived": True}).json == {**before, "archived": True}
+    problem = assert_problem(call("POST", "/api-keys", {"name": "CI", "project": "shop"}), 409,
+                             "CONFLICT")  # fmt: skip
+    assert "archived" in problem["detail"]
+    assert call("PATCH", "/projects/shop", {"archived": False}).json == before
+
+
+def test_edit_project_keeps_a_plan_that_keys_are_on(
+    call: Call, make_key: MakeKey, operator: Actor
+) -> None:
+    call("PATCH", "/projects/shop", {"plans": [{"name": "partner", "per_minute": 5}]})
+    make_key(plan="partner")
+    problem = assert_problem(
+        call("PATCH", "/projects/shop", {"plans": []}), 409, "CONFLICT", "errors"
+    )
+    assert [error["field"] for error in problem["errors"]] == ["plans"]
 
 
 # --- delete -----------------------------------------------------------------------------------
@@ -164,23 +196,24 @@ def test_delete_project_refuses_while_there_are_keys(
 # --- who may ----------------------------------------------------------------------------------
 
 TABLE = """
-           list  read  edit  create  delete
-owner      200   200   200   201     409
-admin      200   200   200   403     403
-member     200   200   403   403     403
-viewer     200   200   403   403     403
-stranger   200   404   404   403     404
-root       200   200   200   403     403
-manager    200   200   200   403     403
-nobody     200   200   403   403     403
-elsewhere  200   404   404   403     404
-nothing    401   401   401   401     401
+           list  read  edit  archive  create  delete
+admin      200   200   200   403      403     403
+member     200   200   403   403      403     403
+viewer     200   200   403   403      403     403
+stranger   200   404   404   404      403     404
+root       200   200   200   403      403     403
+manager    200   200   200   403      403     403
+nobody     200   200   403   403      403     403
+elsewhere  200   404   404   404      403     404
+nothing    401   401   401   401      401     401
+owner      200   200   200   200      201     409
 """
 CALLS: dict[str, tuple[str, str, Any]] = {
     "list": ("GET", "/projects", None),
     "read": ("GET", "/projects/shop", None),
     "edit": ("PATCH", "/projects/shop", {"name": "Store"}),
     "create": ("POST", "/projects", {"slug": "new"}),
+    "archive": ("PATCH", "/projects/shop", {"archived": True}),
     "delete": ("DELETE", "/projects/shop", None),
 }
 
@@ -191,7 +224,6 @@ def credentials(
     viewer: Actor, stranger: Actor,
 ) -> dict[str, str | None]:  # fmt: skip
     return {
-        "owner": access_token(client, owner),
         "admin": access_token(client, admin),
         "member": access_token(client, member),
         "viewer": access_token(client, viewer),
@@ -201,6 +233,7 @@ def credentials(
         "nobody": make_key()[1],
         "elsewhere": make_key(project="other", permissions=["admin:*"])[1],
         "nothing": None,
+        "owner": access_token(client, owner),  # last: in a project that is archived no key acts
     }
 
 

@@ -5,6 +5,7 @@ import io
 import json
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -15,7 +16,7 @@ from werkzeug.test import TestResponse
 
 from console import activity, audit, check, journal, keys, search
 from console.actor import Actor
-from console.models import Entry, Key, Project
+from console.models import Entry, Event, Key, Project
 from console.web import words
 from tests.conftest import Clock, MakeKey, checked, sign_in
 
@@ -450,6 +451,23 @@ def test_there_are_words_for_all_that_can_be_logged() -> None:
     assert set(words.FILTER_WORDS) == names
 
 
+@pytest.mark.parametrize("action", activity.ACTIONS)
+def test_what_somebody_did_to_themselves_is_a_whole_sentence(action: str) -> None:
+    done = Event(action=action, actor_name="ada@example.com", target_name="grace@example.com")
+    assert words.event_words(done) == words.EVENT_WORDS[action]
+    done.target_name = done.actor_name
+    assert not words.event_words(done).endswith((" of", " for", " to", " the person"))
+
+
+def test_what_somebody_did_to_their_own_account_says_so() -> None:
+    done = Event(action="person.edited", actor_name="ada", target_name="ada")
+    assert words.event_words(done) == "edited their own account"
+    done.action = "person.recovery_codes_made"
+    assert words.event_words(done) == "made recovery codes for their own account"
+    done.action = "person.signed_in"
+    assert words.event_words(done) == "signed in"
+
+
 # --- activity ---------------------------------------------------------------------------------
 
 ACTIVITY = "/projects/shop/activity"
@@ -464,7 +482,8 @@ def changed(make_key: MakeKey, operator: Actor, owner: Actor, clock: Clock) -> K
               "rate_limit": {"per_minute": 5}, "description": "The till"}  # fmt: skip
     keys.edit(key.id, change, by=owner)
     clock.move("25h")
-    keys.rotate(key.id, {"grace_period": "1h"}, by=owner)
+    confirmed = replace(owner, fresh_until=clock.now() + 1)
+    keys.rotate(key.id, {"grace_period": "1h"}, by=confirmed)
     keys.revoke(key.id, by=operator)
     return key
 

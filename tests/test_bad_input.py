@@ -190,7 +190,7 @@ def test_create_without_a_name_says_so(send: Send, body: bytes | None) -> None:
 
 
 def test_every_field_at_fault_is_named_at_once(send: Send) -> None:
-    body = {"name": "", "plan": "gold", "ip_allowlist": ["x"], "monthly_quota": 0}
+    body = {"name": "", "environment": "gold", "ip_allowlist": ["x"], "monthly_quota": 0}
     with nothing_changes():
         answer = send("POST", KEYS, body)
     assert {error["field"] for error in answer.json["errors"]} == body.keys()

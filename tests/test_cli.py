@@ -24,7 +24,7 @@ import pytest
 from flask import Flask
 
 from config import Config
-from console import check, cli, db, demo, keys, people, server
+from console import check, cli, db, demo, keys, server, signin
 from console.actor import Actor, command_line
 from console.errors import Unauthenticated
 from console.models import Entry, Event, Key, Link, Person, Project
@@ -120,7 +120,7 @@ def test_create_admin_reads_the_password_from_stdin(run: Run) -> None:
     assert ran.said == "ada@example.com is an owner.\n"
     person = Person.get()
     assert (person.email, person.name, person.is_owner) == ("ada@example.com", "Ada", True)
-    assert people.sign_in("ada@example.com", PASSWORD, ip=None)
+    assert signin.with_password("ada@example.com", PASSWORD, ip=None)
 
 
 def test_create_admin_adds_a_further_owner(run: Run, owner: Actor) -> None:
@@ -129,6 +129,17 @@ def test_create_admin_adds_a_further_owner(run: Run, owner: Actor) -> None:
     )
     assert ran.said
     assert Person.select().where(Person.is_owner).count() == 2
+
+
+def test_login_link_prints_the_link_alone(run: Run, app: Flask, member: Actor) -> None:
+    ran = run("login-link", "--email", "Bob@Example.com")
+    assert ran.code == 0
+    assert re.fullmatch(r"http://127\.0\.0\.1:8000/login-link\?token=[\w-]{43}\n", ran.out)
+    assert ran.err == "It signs in as bob@example.com, once, within 15 minutes.\n"
+    token = ran.out.strip().partition("?token=")[2]
+    assert app.test_client().post("/login-link", data={"token": token}).status_code == 303
+    made = Event.get(Event.action == "person.login_link_made")
+    assert (made.actor_kind, made.actor_name) == ("command", "command line")
 
 
 # --- keys -----------------------------------------------------------------------------------
@@ -242,6 +253,7 @@ ERRORS: dict[str, tuple[tuple[str, ...], int, str]] = {
     "bad prefix": (("create-project", "--slug", "a", "--prefix", "SK"), 1, "prefix: must start"),
     "bad format": (("create-project", "--slug", "a", "--format", "x"), 1, "base62 or hex32"),
     "nobody to type": (("create-admin", "--email", "a@b.example"), 2, "add --password-stdin"),
+    "nobody there": (("login-link", "--email", "x@y.example"), 1, "there is no person x@y.example"),
     "bad port": (("serve", "--port", "0"), 2, "'--port'"),
     "bad host": (("serve", "--host", "not a host"), 2, "LATCHKEY_HOST"),
 }
@@ -294,7 +306,7 @@ def test_without_a_command_the_commands_are_listed(run: Run) -> None:
         assert ran.code == code
         for command in (
             "serve", "create-admin", "create-project", "create-key", "list-keys", "revoke-key",
-            "rotate-key", "delete-key", "migrate", "prune", "doctor",
+            "rotate-key", "delete-key", "login-link", "migrate", "prune", "doctor",
         ):  # fmt: skip
             assert f"  {command} " in ran.out + ran.err
 
@@ -411,7 +423,7 @@ def test_demo_prints_how_to_sign_in_and_a_key_to_try(run: Run) -> None:
     assert said.startswith("The demo is ready: 3 projects, 46 keys and ")
     assert said.endswith("Next: python -m console serve, with the same settings.\n")
     email, password = re.findall(r"^(?:Email|Password): +(\S+)$", said, re.MULTILINE)
-    assert people.sign_in(email, password, ip=None)[1].is_owner
+    assert signin.with_password(email, password, ip=None)[1].is_owner
     (secret,) = re.findall(r"Bearer (\S+)\"", said)
     assert check.explain(check.Request(secret, "req_1"))[0].is_valid
 
@@ -420,7 +432,7 @@ def test_demo_prints_how_to_sign_in_and_a_key_to_try(run: Run) -> None:
 def test_demo_refuses_what_is_not_empty_and_says_what_to_do(run: Run) -> None:
     assert run("demo", "--password-stdin", stdin=f"{PASSWORD}\n".encode()).said
     assert "LATCHKEY_DATA_DIR=" in run("demo").error
-    assert people.sign_in(demo.OWNER, PASSWORD, ip=None)
+    assert signin.with_password(demo.OWNER, PASSWORD, ip=None)
 
 
 @pytest.mark.usefixtures("few_requests")
@@ -432,13 +444,13 @@ def test_demo_again_fills_what_is_empty_and_then_only_gives_a_new_password(run: 
         passwords += re.findall(r"^Password: +(\S+)$", said, re.MULTILINE)
     assert Project.select().count() == 3
     with pytest.raises(Unauthenticated):
-        people.sign_in(demo.OWNER, passwords[0], ip=None)
-    assert people.sign_in(demo.OWNER, passwords[1], ip=None)
+        signin.with_password(demo.OWNER, passwords[0], ip=None)
+    assert signin.with_password(demo.OWNER, passwords[1], ip=None)
 
 
 def test_demo_again_leaves_alone_what_is_no_demo(run: Run, owner: Actor) -> None:
     assert "LATCHKEY_DATA_DIR=" in run("demo", "--again").error
-    assert people.sign_in(owner.name, PASSWORD, ip=None)
+    assert signin.with_password(owner.name, PASSWORD, ip=None)
 
 
 # --- serve: what it prints ------------------------------------------------------------------

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import config as settings
-from config import Config, ConfigError, Networks
+from config import Config, ConfigError, MappedRole, Networks
 from console import db
 
 SECRET = "s3cret-" * 8
@@ -28,8 +28,39 @@ SETTINGS = {
     "RETENTION_DAYS": ("7", 7),
     "WEBHOOK_NETWORKS": ("10.0.0.0/8", (ip_network("10.0.0.0/8"),)),
     "GEOIP_DATABASE": (__file__, Path(__file__)),
+    "SMTP_URL": ("smtp://latchkey:p%40ss@mail.example.com:587", None),
+    "MAIL_FROM": ("Latchkey <keys@example.com>", None),
+    "OIDC_ISSUER": ("http://127.0.0.1:9108", None),
+    "OIDC_CLIENT_ID": ("keys", None),
+    "OIDC_CLIENT_SECRET": (SECRET, None),
+    "OIDC_NAME": ("Keycloak", None),
+    "OIDC_SCOPES": ("openid  groups", "openid groups"),
+    "OIDC_TRUST_EMAIL": ("Yes", True),
+    "OIDC_ROLE_CLAIM": ("https://example.com/roles", None),
+    "OIDC_ROLES": (
+        "platform=owner, /All Ops=shop:admin,\nsupport = shop:viewer",
+        (
+            MappedRole("platform", None, "owner"),
+            MappedRole("/All Ops", "shop", "admin"),
+            MappedRole("support", "shop", "viewer"),
+        ),
+    ),
 }
-LATER = ("METRICS_TOKEN", "SMTP_URL", "MAIL_FROM")
+# What makes sense only beside another.
+SIGN_ON = {
+    "OIDC_ISSUER": "https://login.example.com/realms/shop",
+    "OIDC_CLIENT_ID": "latchkey",
+    "OIDC_CLIENT_SECRET": "hunter2",
+}
+MAPPING = {"OIDC_ROLE_CLAIM": "groups", "OIDC_ROLES": "platform=owner"}
+NEEDS = {
+    "SMTP_URL": {"MAIL_FROM": "keys@example.com"},
+    **{
+        name: {other: text for other, text in (SIGN_ON | MAPPING).items() if other != name}
+        for name in (*settings.OIDC_NEEDS, *settings.OIDC_MORE)
+    },
+}
+LATER = ("METRICS_TOKEN",)
 
 
 def load(**given: str) -> Config:
@@ -55,6 +86,16 @@ def test_without_any_setting_the_defaults_hold(
         retention_days=90,
         geoip_database=None,
         webhook_networks=Networks(()),
+        smtp_url="",
+        mail_from="",
+        oidc_issuer="",
+        oidc_client_id="",
+        oidc_client_secret="",
+        oidc_name="single sign-on",
+        oidc_scopes="openid email profile",
+        oidc_trust_email=False,
+        oidc_role_claim="",
+        oidc_roles=(),
         not_yet_used=(),
     )
 
@@ -67,14 +108,17 @@ def test_every_setting_is_in_this_table() -> None:
 @pytest.mark.parametrize("name", SETTINGS)
 def test_a_setting_is_read_from_the_environment(name: str) -> None:
     text, value = SETTINGS[name]
-    assert getattr(load(**{name: f" {text}\n"}), name.lower()) == (value or text)
+    given = {**NEEDS.get(name, {}), name: f" {text}\n"}
+    assert getattr(load(**given), name.lower()) == (value or text)
 
 
 @pytest.mark.parametrize("name", SETTINGS)
 def test_a_setting_is_read_from_a_file(name: str, tmp_path: Path) -> None:
     file = tmp_path / "setting"
     file.write_text(f"{SETTINGS[name][0]}\n")
-    assert load(**{f"{name}_FILE": str(file)}) == load(**{name: SETTINGS[name][0]})
+    more = NEEDS.get(name, {})
+    by_file = load(**{**more, f"{name}_FILE": str(file)})
+    assert by_file == load(**{**more, name: SETTINGS[name][0]})
 
 
 @pytest.mark.parametrize("name", [*SETTINGS, *LATER])
@@ -105,6 +149,23 @@ NONSENSE = {
                  "https://a\nb"],
     "GEOIP_DATABASE": ["/nowhere/country.mmdb", "/", "~nobody-here/country.mmdb", "/" + "x" * 300],
     "DATA_DIR": ["~nobody-here/data"],
+    "SMTP_URL": ["mail.example.com", "smtp://", "http://mail.example.com", "smtp://:587",
+                 "smtp://mail.example.com:0", "smtp://mail.example.com:99999", "smtp://[::1",
+                 "smtp://mail.example.com/inbox", "smtp://mail.example.com?tls=1", "smtp://a b",
+                 "smtp://mail.example.com#a", "smtp://user@mail.example.com",
+                 "smtp://:hunter2@mail.example.com", "smtp://u:hunter/2@mail.example.com"],
+    "MAIL_FROM": ["keys", "@example.com", "keys@", "a@example.com, b@example.com", "Ada",
+                  "<keys@example.com", "Latchkey keys@example.com", "k\u00e9ys@example.com",
+                  "Latch\nkey <keys@example.com>", "a@b@example.com"],
+    "OIDC_ISSUER": ["login.example.com", "http://login.example.com", "https://", "https://a b",
+                    "https://u:p@login.example.com", "https://login.example.com?a=b",
+                    "https://login.example.com#a", "ftp://127.0.0.1", "https://[::1"],
+    "OIDC_NAME": ["x" * 51, "two\nlines"],
+    "OIDC_SCOPES": ["email", "openid \"all\""],
+    "OIDC_TRUST_EMAIL": ["maybe"],
+    "OIDC_ROLES": ["platform", "=owner", "platform=", "platform=admin", "platform=shop",
+                   "platform=shop:owner", "platform=Shop:admin", "platform=:admin",
+                   "platform=owner payments=shop:admin", "platform=owner; a=shop:admin"],
 }  # fmt: skip
 ALLOWED = {
     "PORT": "a whole number from 1 to 65535 is allowed",
@@ -118,6 +179,13 @@ ALLOWED = {
     "BASE_URL": "an address such as https://keys.example.com, without a path, is allowed",
     "GEOIP_DATABASE": "is allowed",
     "DATA_DIR": "a path is allowed",
+    "SMTP_URL": "smtp://<host>:<port>, with <user>:<password>@ before the host",
+    "MAIL_FROM": "an address such as keys@example.com or Latchkey <keys@example.com> is allowed",
+    "OIDC_ISSUER": "the provider's issuer, such as https://login.example.com, is allowed",
+    "OIDC_NAME": "up to 50 characters on one line are allowed",
+    "OIDC_SCOPES": "names with space between them are allowed, openid among them",
+    "OIDC_TRUST_EMAIL": "yes or no is allowed",
+    "OIDC_ROLES": "a list such as platform=owner, payments=shop:admin is allowed",
 }
 
 
@@ -158,6 +226,34 @@ def test_a_short_secret_key_is_refused_and_not_shown(tmp_path: Path) -> None:
             load(**given)
         assert str(refusal.value).startswith("LATCHKEY_SECRET_KEY=(not shown) makes no sense: ")
         assert "hunter2" not in str(refusal.value)
+
+
+def test_a_mail_server_needs_a_sender_and_its_password_is_never_shown() -> None:
+    with pytest.raises(ConfigError) as refusal:
+        load(SMTP_URL="smtp://u:hunter2@mail.example.com")
+    assert str(refusal.value).startswith("LATCHKEY_SMTP_URL needs LATCHKEY_MAIL_FROM")
+    with pytest.raises(ConfigError, match=r"\(not shown\)") as refusal:
+        load(SMTP_URL="smtp://u:hunter2@mail.example.com/x")
+    assert "hunter2" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("missing", [*SIGN_ON, *MAPPING])
+def test_half_of_a_single_sign_on_stops_the_start(missing: str) -> None:
+    given = {name: value for name, value in (SIGN_ON | MAPPING).items() if name != missing}
+    with pytest.raises(ConfigError, match=rf"LATCHKEY_\w+ needs LATCHKEY_{missing}: ") as refusal:
+        load(**given)
+    assert "hunter2" not in str(refusal.value) and "\n" not in str(refusal.value)
+
+
+def test_what_is_said_about_no_single_sign_on_stops_the_start() -> None:
+    with pytest.raises(ConfigError, match="LATCHKEY_OIDC_NAME needs LATCHKEY_OIDC_ISSUER: "):
+        load(OIDC_NAME="Keycloak")
+
+
+@pytest.mark.parametrize("text", ["keys@example.com", "<keys@example.com>", "L <keys@example.com>",
+                                  '"Latchkey, Ltd." <keys@example.com>'])  # fmt: skip
+def test_a_sender_may_have_a_name(text: str) -> None:
+    assert load(MAIL_FROM=text).mail_from == text
 
 
 def test_an_unknown_setting_stops_the_start_and_its_value_is_not_shown() -> None:

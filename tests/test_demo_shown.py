@@ -13,18 +13,7 @@ from flask.testing import FlaskClient
 
 import config as settings
 from config import Config
-from console import (
-    check,
-    clock,
-    create_app,
-    db,
-    demo,
-    journal,
-    keys,
-    limits,
-    people,
-    usage,
-)
+from console import check, clock, create_app, db, demo, journal, keys, limits, signin, usage
 from console.actor import ADMIN_ROLE, MEMBER, VIEWER
 from console.demo import story, traffic
 from console.models import (
@@ -187,7 +176,7 @@ def test_every_state_of_a_key_is_in_the_main_project(filled: Shown) -> None:
     assert any(key.environment == TEST for key in shop)
     assert any(key.ip_allowlist for key in shop)
     assert any("admin:*" in key.permissions for key in shop)
-    assert {key.plan for key in shop} == set(limits.PLANS)
+    assert {key.plan for key in shop} == {*limits.PLANS, "partner"}
     assert len({key.owner_id for key in shop}) == 4
 
 
@@ -291,7 +280,7 @@ def test_a_new_password_ends_the_old_one_and_its_sessions(filled: Shown) -> None
     try:
         assert demo.renew_password("another password") == "another password"
         assert browser.get("/projects/storefront/keys").status_code == 303
-        assert people.sign_in(demo.OWNER, "another password", ip=None)
+        assert signin.with_password(demo.OWNER, "another password", ip=None)
     finally:
         demo.renew_password(PASSWORD)
 

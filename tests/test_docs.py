@@ -70,7 +70,7 @@ def test_every_error_code_in_the_source_is_documented() -> None:
 
 def test_every_recorded_action_is_known() -> None:
     source = "\n".join(path.read_text() for path in Path(ROOT / "console").glob("*.py"))
-    recorded = set(re.findall(r'"((?:key|project|person|webhook)\.[a-z_]+)"', source))
+    recorded = set(re.findall(r'"((?:key|project|person|member|webhook)\.[a-z_]+)"', source))
     assert recorded - {webhooks.TEST_EVENT} == set(activity.ACTIONS)
 
 

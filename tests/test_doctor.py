@@ -10,6 +10,7 @@ from flask import Flask
 from config import Config
 from console import SECRET_KEY_FILE, db, doctor
 from console.actor import Actor
+from tests.mailbox import Mailbox
 from tests.server import free_port
 
 NOBODY = "nobody can sign in yet: run create-admin, or open the link that serve prints"
@@ -97,6 +98,27 @@ def test_a_database_file_that_is_none_is_a_finding(config: Config, tmp_path: Pat
     found = doctor.examine(replace(config, database_url=f"sqlite:///{file}"))
     assert found == [
         "LATCHKEY_DATABASE_URL names a database that cannot be used: file is not a database"
+    ]
+
+
+def test_a_mail_server_that_cannot_be_used_is_a_finding(config: Config, owner: Actor) -> None:
+    gone = f"smtp://u:hunter2@127.0.0.1:{free_port()}"
+    found = doctor.examine(replace(config, smtp_url=gone, mail_from="keys@shop.example"))
+    assert len(found) == 1
+    assert found[0].startswith("LATCHKEY_SMTP_URL: The mail server 127.0.0.1:")
+    assert "cannot be reached: Connection refused." in found[0] and "hunter2" not in found[0]
+
+
+def test_a_mail_server_that_answers_is_well(config: Config, owner: Actor) -> None:
+    with Mailbox() as mailbox:
+        set_up = replace(config, smtp_url=mailbox.url, mail_from="keys@shop.example")
+        assert doctor.examine(set_up) == [] and mailbox.mails == []
+
+
+def test_a_sender_without_a_mail_server_is_a_finding(config: Config, owner: Actor) -> None:
+    found = doctor.examine(replace(config, mail_from="keys@shop.example"))
+    assert found == [
+        "LATCHKEY_MAIL_FROM is set, but no mail is sent without LATCHKEY_SMTP_URL: set it"
     ]
 
 

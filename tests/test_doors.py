@@ -13,7 +13,7 @@ from console.models import Event, Key, Secret
 from tests.conftest import PASSWORD, MakeKey, bearer, sign_in
 
 # What differs from one key to the next by nature; everything else must be equal.
-BY_NATURE = {"id", "prefix", "digest", "key", "request_id", "target_id"}
+BY_NATURE = {"id", "prefix", "digest", "key", "request_id", "target_id", "hash"}
 
 
 @dataclass

@@ -99,9 +99,11 @@ def test_an_export_of_nothing_is_an_empty_file(call: Call, make_key: MakeKey, fo
 def test_the_activity_is_exported_too(call: Call, make_key: MakeKey) -> None:
     make_key(name="=made")
     names, *rows = rows_of(call("GET", "/activity?format=csv").text)
-    assert names == ["id", "at", "action", "actor", "target", "changes", "ip", "request_id"]
+    assert names == [
+        "id", "at", "action", "project_id", "actor", "target", "changes", "ip", "request_id"
+    ]  # fmt: skip
     assert rows[0][2] == "key.created"
-    assert json.loads(rows[0][4])["name"] == "=made"
+    assert json.loads(rows[0][5])["name"] == "=made"
     line = call("GET", "/activity?format=jsonl").text.splitlines()[0]
     assert json.loads(line) == call("GET", "/activity?limit=1").json["data"][0]
 

@@ -522,3 +522,92 @@ def test_without_scripts_the_secret_and_its_snippets_can_be_read(signed_in: Flas
     assert f"SHOP_API_KEY={found[1]}\n\n// config/services.php" in answer.text
     assert f'proxy_set_header Authorization "Bearer {found[1]}";' in answer.text
     assert "•" not in answer.text
+
+
+# --- what the project asks ----------------------------------------------------------------------
+
+
+def options(answer: TestResponse, name: str) -> list[str]:
+    select = re.search(rf'<select id="{name}".*?</select>', answer.text, re.DOTALL)
+    assert select
+    return [unescape(one) for one in re.findall(r">([^<]+)</option>", select[0])]
+
+
+@pytest.mark.parametrize(
+    "rules, lengths, preset",
+    [
+        ({"default_expiry": "45d"},
+         ["1 Day", "1 Week", "1 Month", "45 Days", "3 Months", "1 Year", "No Expiry"], "45d"),
+        ({"default_expiry": "7d"},
+         ["1 Day", "1 Week", "1 Month", "3 Months", "1 Year", "No Expiry"], "1w"),
+        ({"maximum_lifetime": "30d"}, ["1 Day", "1 Week", "1 Month"], "1mo"),
+        ({"maximum_lifetime": "60d"}, ["1 Day", "1 Week", "1 Month", "60 Days"], "60d"),
+        ({"maximum_lifetime": "1y", "default_expiry": "1mo"},
+         ["1 Day", "1 Week", "1 Month", "3 Months", "1 Year"], "1mo"),
+        ({"maximum_lifetime": "30m"}, ["30 Minutes"], "30m"),
+    ],
+)  # fmt: skip
+def test_the_forms_offer_the_lengths_that_the_project_allows(
+    signed_in: FlaskClient, operator: Actor, make_key: MakeKey, clock: Clock,
+    rules: dict[str, str], lengths: list[str], preset: str,
+) -> None:  # fmt: skip
+    key, _ = make_key()
+    projects.edit("shop", rules, by=operator)
+    page = signed_in.get(NEW)
+    assert options(page, "expiration") == [*lengths, "On a date"]
+    assert value(page, "expiration") == preset
+    page = edit_page(signed_in, key)
+    assert options(page, "expiration") == ["Keep as it is: no expiry", *lengths, "On a date"]
+    assert value(page, "expiration") == "keep"
+    asked = signed_in.post("/projects/shop/keys/extend", data={"key": key.id})
+    offered = [one for one in lengths if one not in ("1 Day", "No Expiry")]
+    assert options(asked, "expiration") == [*offered, "On a date"]
+
+
+def test_each_choice_has_its_meaning_at_the_same_place(
+    signed_in: FlaskClient, operator: Actor, make_key: MakeKey, clock: Clock
+) -> None:
+    """The style sheet shows the n-th meaning for the n-th choice, up to the tenth."""
+    projects.edit("shop", {"default_expiry": "45d", "maximum_lifetime": "2y"}, by=operator)
+    page = edit_page(signed_in, make_key()[0])
+    hint = re.search(r'id="expiration-hint">(.*?)</p>', page.text, re.DOTALL)
+    assert hint
+    meanings = re.findall(r"<span>([^<]+)</span>", hint[1])
+    assert len(meanings) == len(options(page, "expiration")) <= 10
+    assert meanings[options(page, "expiration").index("45 Days")] == "Until 4 Jan 2027, 10:30 UTC."
+
+
+def test_a_date_beyond_the_maximum_is_told_while_it_is_typed_and_when_it_is_sent(
+    signed_in: FlaskClient, operator: Actor, clock: Clock
+) -> None:
+    projects.edit("shop", {"maximum_lifetime": "30d"}, by=operator)
+    assert 'max="2026-12-19"' in signed_in.get(NEW).text
+    told = "Must come by 2026-12-20T10:30:00Z: keys of Shop live for 30d at most."
+    assert told in words(preview(signed_in, "expires_on", expires_on="2026-12-20"))
+    assert told not in words(preview(signed_in, "expires_on", expires_on="2026-12-19"))
+    form = {"name": "CI", "expiration": "date", "expires_on": "2026-12-20"}
+    answer = signed_in.post(NEW, data=form)
+    assert answer.status_code == 422 and told in words(answer)
+    assert signed_in.post(NEW, data={**form, "expires_on": "2026-12-19"}).status_code == 200
+
+
+def test_the_forms_offer_the_projects_plans_and_environments(
+    signed_in: FlaskClient, operator: Actor, make_key: MakeKey
+) -> None:
+    plans = [{"name": "partner", "per_minute": 5, "per_hour": 2000}, {"name": "open"}]
+    projects.edit("shop", {"plans": plans, "environments": ["test"]}, by=operator)
+    page = signed_in.get(NEW)
+    assert options(page, "plan") == [
+        "Unlimited", "Free – 100 a minute, 1,000 an hour",
+        "Professional – 500 a minute, 10,000 an hour", "Enterprise – own figures",
+        "partner – 5 a minute, 2,000 an hour", "open – no limit",
+    ]  # fmt: skip
+    assert options(page, "environment") == ["Test"]
+    answer = signed_in.post(NEW, data={"name": "CI", "environment": "live", "plan": "gold"})
+    assert "Must be test: this project makes no other keys." in words(answer)
+    signed_in.post(NEW, data={"name": "CI", "environment": "test", "plan": "partner"})
+    key = Key.get()
+    assert (key.plan, key.environment) == ("partner", "test")
+    assert value(edit_page(signed_in, key), "plan") == "partner"
+    save(signed_in, key, {**typed(edit_page(signed_in, key)), "plan": "open"})
+    assert keys.held(key.id).plan == "open"

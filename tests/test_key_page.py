@@ -13,7 +13,7 @@ from console import check, clock, keys, limits
 from console.actor import Actor
 from console.models import Key, Person, Project
 from console.web import words
-from tests.conftest import Clock, MakeKey, sign_in
+from tests.conftest import Clock, MakeKey, confirm, sign_in
 
 DIALOG = {"HX-Request": "true", "HX-Target": "dialog"}
 HOUR = clock.HOUR
@@ -305,6 +305,7 @@ def test_a_dialog_says_who_used_the_key_and_when_last(
     assert "the newest call was 12 s ago from 203.0.113." in shown
     assert "payments/2" in shown and "2 calls" in shown and "and 1 more" in shown
     clock.move("3d")
+    confirm(signed_in)
     shown = dialog(signed_in, key, name)
     assert "Nothing got in with it in the last hour. Last used 3 days ago" in shown
 
@@ -522,6 +523,7 @@ def test_rotating_an_expired_key_says_that_its_secret_does_not_work_yet(
 ) -> None:
     key, _ = make_key(expires_in="1d")
     clock.move("2d")
+    confirm(signed_in)
     address = f"/projects/shop/keys/{key.id}/rotate"
     assert "The new secret works once you extend the key." in signed_in.get(address).text
     shown = signed_in.post(address, data={"confirm": key.name}).text

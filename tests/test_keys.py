@@ -189,8 +189,8 @@ def test_create_refuses_by_name_and_stores_nothing(
 
 
 def test_every_field_at_fault_is_named(make_key: MakeKey) -> None:
-    fields = refused_fields(lambda: make_key(name="", plan="gold", colour="red"))
-    assert sorted(fields) == ["colour", "name", "plan"]
+    fields = refused_fields(lambda: make_key(name="", environment="gold", colour="red"))
+    assert sorted(fields) == ["colour", "environment", "name"]
 
 
 def test_a_missing_name_is_named(operator: Actor, project: Project) -> None:

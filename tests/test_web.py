@@ -9,7 +9,7 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
-from console import db, journal, people
+from console import db, first_owner, journal, sessions
 from console.actor import Actor
 from console.models import Event, Key, Person, Project, Session
 from tests.conftest import PASSWORD, MakeKey, bearer, sign_in
@@ -26,7 +26,7 @@ def test_the_first_page_tells_where_the_set_up_link_is(client: FlaskClient) -> N
 
 
 def test_set_up_makes_the_owner_and_a_project_and_signs_in(client: FlaskClient) -> None:
-    token = people.issue_setup_link()
+    token = first_owner.issue_setup_link()
     assert "Become the owner" in client.get(f"/setup?token={token}").text
     answer = client.post("/setup", data={**OWNER, "token": token, "project": "Shop API"})
     assert answer.status_code == 303
@@ -40,7 +40,7 @@ def test_set_up_makes_the_owner_and_a_project_and_signs_in(client: FlaskClient) 
 
 
 def test_set_up_is_gone_afterwards(client: FlaskClient) -> None:
-    token = people.issue_setup_link()
+    token = first_owner.issue_setup_link()
     client.post("/setup", data={**OWNER, "token": token})
     for answer in (
         client.get(f"/setup?token={token}"),
@@ -48,19 +48,19 @@ def test_set_up_is_gone_afterwards(client: FlaskClient) -> None:
     ):
         assert answer.status_code == 404
     assert Person.select().count() == 1
-    assert people.issue_setup_link() is None
+    assert first_owner.issue_setup_link() is None
 
 
 @pytest.mark.parametrize("token", ["", "guess"])
 def test_set_up_needs_the_printed_link(client: FlaskClient, token: str) -> None:
-    people.issue_setup_link()
+    first_owner.issue_setup_link()
     assert client.get(f"/setup?token={token}").status_code == 403
     assert client.post("/setup", data={**OWNER, "token": token}).status_code == 403
     assert not Person.select().exists()
 
 
 def test_set_up_keeps_what_was_typed_and_names_the_field(client: FlaskClient) -> None:
-    token = people.issue_setup_link()
+    token = first_owner.issue_setup_link()
     answer = client.post(
         "/setup", data={"token": token, "email": "ada@example.com", "password": "short"}
     )
@@ -91,6 +91,10 @@ def test_sign_in_goes_where_one_wanted_to_but_never_to_another_host(
         "//evil.example": "/",
         "/\\evil.example": "/",
         "/\t/evil.example": "/",
+        "/.//evil.example": "/",
+        "/.\\/evil.example": "/",
+        "/projects/shop//evil.example": "/",
+        "/account?next=//evil.example": "/account?next=//evil.example",
         "https://evil.example/": "/",
         "javascript:alert(1)": "/",
     }.items():
@@ -172,6 +176,9 @@ def test_a_refusal_leads_back_to_where_one_was_and_nowhere_else(signed_in: Flask
             "/projects/shop/keys?q=a&amp;sort=name"
         ),
         "https://evil.example/projects/shop/keys": "/",
+        "http://localhost//evil.example/x": "/",
+        "http://localhost/.//evil.example/x": "/",
+        "http://[": "/",
     }.items():
         answer = signed_in.post("/projects/shop/keys/revoke", headers={"Referer": referrer})
         assert answer.status_code == 400
@@ -316,7 +323,7 @@ def test_a_failing_database_is_503_with_a_page(
     def fail(*_: object, **__: object) -> None:
         raise peewee.OperationalError("disk I/O error")
 
-    monkeypatch.setattr(people, "by_session", fail)
+    monkeypatch.setattr(sessions, "by_session", fail)
     answer = signed_in.get("/projects/shop/keys")
     assert answer.status_code == 503
     assert "cannot be used at the moment" in answer.text
@@ -329,7 +336,7 @@ def test_a_fault_of_ours_shows_its_request_id_and_nothing_else(
     def fail(*_: object, **__: object) -> None:
         raise RuntimeError("the inner workings")
 
-    monkeypatch.setattr(people, "by_session", fail)
+    monkeypatch.setattr(sessions, "by_session", fail)
     answer = signed_in.get("/projects/shop/keys")
     assert answer.status_code == 500
     assert answer.headers["X-Request-Id"] in answer.text

@@ -168,6 +168,7 @@ from console.api import (  # noqa: E402, F401  (they register their calls)
     audit_log,
     document,
     keys,
+    members,
     people,
     projects,
     usage,

@@ -2,11 +2,11 @@
 
 from typing import Annotated, Any
 
-from flask import Response, current_app, request
+from flask import Response, current_app, g, request
 from pydantic import Field
 from typing_extensions import TypedDict
 
-from console import clock, keys, limits, people, wire
+from console import clock, keys, limits, signin, wire
 from console.api import answer, body, caller, nothing
 from console.api.calls import ANYBODY, HOLDER, call
 from console.errors import Forbidden
@@ -20,7 +20,9 @@ class Credentials(Fields):
 
     email: str
     password: str
-    otp: str | None = None
+    otp: str | None = Field(
+        None, description="The code of the authenticator app, or a recovery code, where one is set"
+    )
 
 
 class AccessToken(TypedDict):
@@ -56,20 +58,27 @@ class RateLimitState(TypedDict):
     needs=ANYBODY,
     takes=Credentials,
     gives=AccessToken,
-    refuses={401: "`CREDENTIALS_INVALID`: email or password is wrong"},
+    refuses={
+        401: "`CREDENTIALS_INVALID`: email or password is wrong; `OTP_REQUIRED`: both are right, "
+        "and the person has a second factor; `OTP_INVALID`: its code does not hold",
+        429: "`RATE_LIMITED`: too many wrong attempts; `Retry-After` says when",
+    },
     subject="Access",
     example={"email": "ada@example.com", "password": "correct horse battery"},
 )
 def create_access_token() -> Response:
-    """Gives an access token of fifteen minutes for an email address and a password."""
+    """Gives an access token of fifteen minutes for an email address, a password and, where the
+    person has a second factor, its code."""
     given = Credentials.read(body())
     config = current_app.config["LATCHKEY"]
-    token, seconds = people.access_token(
+    token, seconds = signin.for_script(
         given.email,
         given.password,
+        code=given.otp,
         signing_key=config.secret_key,
         ip=wire.client_address(request.environ, config.trusted_proxies),
         user_agent=request.headers.get("User-Agent", ""),
+        request_id=g.request_id,
     )
     return answer({"access_token": token, "token_type": "Bearer", "expires_in": seconds})
 

@@ -1,4 +1,4 @@
-"""The activity log in JSON, and as files: who changed what in a project."""
+"""The activity log in JSON, and as files: who changed what in a project, or anywhere."""
 
 from functools import partial
 
@@ -21,9 +21,14 @@ from console.permissions import AUDIT_READ
     subject="Audit log",
 )
 def read_activity() -> Response:
-    """What people, keys and commands changed in a project, newest first."""
-    project = projects.to_act_in(query().project, by=caller().actor)
-    page = partial(activity.page, project.id)
-    whole = partial(activity.all_of_project, project.id)
-    name, columns = f"activity-{project.slug}", tuple(EventObject.__annotations__)
+    """What people, keys and commands changed in a project, or for owners anywhere, newest first."""
+    asked, by = query(), caller().actor
+    if asked.scope == activity.INSTALLATION and asked.project is None:
+        project_id, name = None, "activity"
+    else:
+        project = projects.to_act_in(asked.project, by=by)
+        project_id, name = project.id, f"activity-{project.slug}"
+    page = partial(activity.page, project_id)
+    whole = partial(activity.every, project_id)
+    columns = tuple(EventObject.__annotations__)
     return paged_or_whole(page, whole, EventFilters, activity.as_dict, columns, name)

@@ -3,19 +3,20 @@
 from collections.abc import Mapping
 from typing import Any
 
-from flask import Response, current_app, url_for
+from flask import Response, url_for
 
-from config import Config
-from console import clock, people
+from console import clock, invitations, people
 from console.api import answer, caller, listed, nothing, object_body, query
 from console.api.calls import OWNER, ListOf, call
-from console.paging import PageQuery
+from console.invitations import Sent
 from console.person_fields import (
     InvitationObject,
     NewPerson,
     NewPersonObject,
+    PeopleQuery,
     PersonChange,
     PersonObject,
+    ResetObject,
 )
 
 SUBJECT = "People"
@@ -23,12 +24,12 @@ TAKEN = "`CONFLICT`: the address is somebody's already"
 NO_OWNER_LEFT = "nobody else is an owner who can sign in"
 
 
-@call("GET", "/people", needs=OWNER, query=PageQuery, gives=ListOf(PersonObject), subject=SUBJECT)
+@call("GET", "/people", needs=OWNER, query=PeopleQuery, gives=ListOf(PersonObject), subject=SUBJECT)
 def list_people() -> Response:
     """Everybody, newest first."""
     page = people.page(by=caller().actor, **query().model_dump())
-    roles = people.roles_of(page.rows)
-    return answer(listed(page, lambda person: people.as_dict(person, roles[person.id])))
+    found = {one["id"]: one for one in people.as_dicts(page.rows)}
+    return answer(listed(page, lambda person: found[person.id]))
 
 
 @call(
@@ -45,12 +46,13 @@ def list_people() -> Response:
 def create_person() -> Response:
     """Adds a person, who signs in with the password that you send or chooses one themselves.
 
-    Without a password the answer has `invitation_url`, once: give it to the person.
+    Without a password they are invited: by mail, and the answer has `invitation_mailed_to`; or,
+    where that cannot be, the answer has `invitation_url`, once: give it to the person.
     """
-    person, token = people.create(object_body(), by=caller().actor)
+    person, invitation = people.create(object_body(), by=caller().actor)
     content: Mapping[str, Any] = people.as_dict(person)
-    if token is not None:
-        content = {**content, "invitation_url": _invitation_url(token)}
+    if invitation is not None:
+        content = {**content, **invitation_of(invitation)}
     return answer(content, 201, Location=_address(person.id))
 
 
@@ -74,7 +76,8 @@ def edit_person(person_id: str) -> Response:
     """Changes what is sent, nothing else.
 
     Another password, other roles, `owner` and `disabled: true` end all sessions and access tokens
-    of the person at once. Being disabled, another address and a password end an open invitation.
+    of the person at once. Being disabled, another address, a password, and another role or `owner`
+    end an open invitation: whoever has the link may have been meant to get less.
     """
     return answer(people.as_dict(people.edit(person_id, object_body(), by=caller().actor)))
 
@@ -84,11 +87,14 @@ def edit_person(person_id: str) -> Response:
     "/people/<person_id>",
     needs=OWNER,
     status=204,
-    refuses={409: f"`CONFLICT`: the person owns keys, or {NO_OWNER_LEFT}"},
+    refuses={
+        409: "`CONFLICT`: the person owns keys, or knows the secret of one that works, or "
+        + NO_OWNER_LEFT
+    },
     subject=SUBJECT,
 )
 def delete_person(person_id: str) -> Response:
-    """Removes a person who owns no keys, for good."""
+    """Removes a person who owns no keys, and knows the secret of none that works, for good."""
     people.delete(person_id, by=caller().actor)
     return nothing()
 
@@ -103,19 +109,40 @@ def delete_person(person_id: str) -> Response:
     subject=SUBJECT,
 )
 def invite_person(person_id: str) -> Response:
-    """Makes a new invitation link; the one before ends."""
-    token, ends_at = people.invite(person_id, by=caller().actor)
-    content: InvitationObject = {
-        "invitation_url": _invitation_url(token),
-        "expires_at": clock.iso(ends_at),
-    }
+    """Makes a new invitation link, and mails it where mail is set up; the one before ends."""
+    invitation = invitations.invite(person_id, by=caller().actor)
+    content = {**invitation_of(invitation), "expires_at": clock.iso(invitation.expires_at)}
     return answer(content, 201, Location=_address(person_id))
+
+
+@call(
+    "POST",
+    "/people/<person_id>/password-reset",
+    needs=OWNER,
+    gives=ResetObject,
+    status=201,
+    refuses={409: "`CONFLICT`: the person has no password yet, or is disabled"},
+    subject=SUBJECT,
+)
+def reset_password(person_id: str) -> Response:
+    """Makes a link to a new password, and mails it where mail is set up; those before end.
+
+    The present password and all sessions hold until the link is used.
+    """
+    made = invitations.reset(person_id, by=caller().actor)
+    content = {**_sent(made, "reset_url", "mailed_to"), "expires_at": clock.iso(made.expires_at)}
+    return answer(content, 201, Location=_address(person_id))
+
+
+def invitation_of(sent: Sent) -> dict[str, str]:
+    return _sent(sent, "invitation_url", "invitation_mailed_to")
+
+
+def _sent(sent: Sent, url: str, mailed_to: str) -> dict[str, str]:
+    """What became of a link, under the names that its answer has for it."""
+    facts = {url: sent.url, mailed_to: sent.mailed_to, "not_mailed": sent.failure}
+    return {name: value for name, value in facts.items() if value is not None}
 
 
 def _address(person_id: str) -> str:
     return url_for("api.read_person", person_id=person_id)
-
-
-def _invitation_url(token: str) -> str:
-    config: Config = current_app.config["LATCHKEY"]
-    return config.base_url + url_for("access.join", token=token)

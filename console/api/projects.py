@@ -12,6 +12,7 @@ from console.projects import NewProject, ProjectChange, ProjectObject
 SUBJECT = "Projects"
 TAKEN = "`CONFLICT`: there is a project of this slug already"
 IN_USE = "`CONFLICT`: the project has keys; delete them first"
+NOT_NOW = "`CONFLICT`: keys are on a plan that would go; or the project is archived and stays so"
 
 
 @call(
@@ -58,16 +59,22 @@ def read_project(slug: str) -> Response:
     needs=PROJECTS_MANAGE,
     takes=ProjectChange,
     gives=ProjectObject,
+    refuses={409: NOT_NOW},
     subject=SUBJECT,
     example={
         "key_limit": 50,
         "permission_catalogue": [{"name": "tasks:read", "description": "View tasks"}],
+        "plans": [{"name": "partner", "per_minute": 50, "per_hour": 2000}],
+        "maximum_lifetime": "1y",
+        "default_expiry": "90d",
     },
 )
 def edit_project(slug: str) -> Response:
     """Changes what is sent, nothing else.
 
     A new prefix or format is for secrets that are yet to come; those in clients' hands stay valid.
+    What the settings say of environments and lifetimes is for keys that are yet to be made or set.
+    `archived: true`, which only an owner may send, has all keys of the project refused at once.
     """
     return answer(projects.as_dict(projects.edit(slug, object_body(), by=caller().actor)))
 

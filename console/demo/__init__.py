@@ -23,10 +23,12 @@ from console import (
     db,
     journal,
     keys,
+    mail,
     outcomes,
     people,
     projects,
     secret,
+    sessions,
     usage,
     webhooks,
 )
@@ -72,6 +74,7 @@ def fill(password: str | None = None, *, seed: int = SEED, share: float = 1.0) -
     Only where nothing else happens in the process. Raises Conflict where there is anything yet.
     """
     password = password or _new_password()
+    mail.use("", "")  # its people are nobody's
     with db.write():
         _refuse_unless_empty()
         with (
@@ -230,8 +233,12 @@ class _Life:
     def _sign_in(self, sign_in: story.SignIn) -> None:
         """The session's token is thrown away: nobody holds it."""
         person = next(one for one in story.PEOPLE if one.who == sign_in.who)
-        email = self.people[sign_in.who].email
-        people.sign_in(email, self.password, ip=person.ip, user_agent=sign_in.agent)
+        sessions.begin(
+            self.people[sign_in.who],
+            method=sessions.PASSWORD,
+            ip=person.ip,
+            user_agent=sign_in.agent,
+        )
 
     def _create_webhook(self) -> None:
         webhooks.create({**story.WEBHOOK, "project": SHOP}, by=self._actor(story.MAREK))

@@ -78,8 +78,20 @@ OFFERED_IN_WAREHOUSE = {
     "telemetry:write": "Send readings of sensors",
 }
 
+PARTNER = {"name": "partner", "per_minute": 120, "per_hour": 4_000}
 PROJECTS = (
-    DemoProject(SHOP, {"name": "Storefront API", "prefix": "sf", "key_limit": 60}, 338.2, OFFERED),
+    DemoProject(
+        SHOP,
+        {
+            "name": "Storefront API",
+            "prefix": "sf",
+            "key_limit": 60,
+            "plans": [PARTNER],
+            "alert_email": "storefront@shop.example",
+        },
+        338.2,
+        OFFERED,
+    ),
     DemoProject(
         WAREHOUSE,
         {"name": "Warehouse", "prefix": "wh", "key_limit": 30},
@@ -126,7 +138,7 @@ KEYS = (
     DemoKey("Gift cards service", SHOP, PRIYA, hours(4), ("giftcards:read", "giftcards:write"),
             "Goes live with the spring campaign."),
     DemoKey("Fraud scoring", SHOP, MAREK, 1.4, ("orders:read", "customers:read"),
-            "Waits for the vendor's go-ahead.", more={"plan": PROFESSIONAL}),
+            "Waits for the vendor's go-ahead.", more={"plan": PARTNER["name"]}),
     DemoKey("Local development", SHOP, TOMAS, 3.5, ("products:read", "carts:*", "orders:*"),
             environment=TEST),
     DemoKey("GitHub Actions: deploy", SHOP, MAREK, 8.6, ("products:write", "releases:write"),

@@ -2,6 +2,7 @@
 
 import json
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -24,26 +25,18 @@ from werkzeug.exceptions import HTTPException
 from werkzeug.wrappers import Response as BaseResponse
 
 from config import Config
-from console import api, people, projects, wire
+from console import api, projects, sessions, wire
 from console.actor import Actor
-from console.errors import Invalid, Refused
+from console.errors import Invalid, NotFresh, Refused
 from console.models import Project
-from console.web import words
+from console.permissions import ADMIN
+from console.web import protection, words
 
-CONTENT_POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
-    "connect-src 'self'; font-src 'self'; form-action 'self'; base-uri 'none'; "
-    "frame-ancestors 'none'; object-src 'none'"
-)
-HEADERS = {
-    "Content-Security-Policy": CONTENT_POLICY,
-    "X-Content-Type-Options": "nosniff",
-    "X-Frame-Options": "DENY",
-    "Referrer-Policy": "same-origin",
-    "Cross-Origin-Opener-Policy": "same-origin",
-}
 JSON_PATHS = ("/api/", "/forward-auth/")
-SIGNED_IN_PAGES = ("keys", "audit", "activity", "overview", "integrate")
+SIGNED_IN_PAGES = (
+    "keys", "audit", "activity", "overview", "integrate", "account", "confirm", "installation",
+    "offboarding", "passkeys", "people", "members", "projects", "settings",
+)  # fmt: skip
 
 csrf = CSRFProtect()
 login = LoginManager()
@@ -64,15 +57,26 @@ def register(app: Flask, static_folder: Path) -> None:
     """Hangs the console's pages, sign-in, CSRF and error pages onto the application."""
     from console.web import (
         access,
+        account,
         activity,
         audit,
         charts,
+        confirm,
         docs,
         health,
+        installation,
         integrate,
         key_forms,
         key_table,  # noqa: F401  (its pages, too, hang on the blueprint of keys)
+        links,
+        members,
+        offboarding,
         overview,
+        passkeys,
+        people,
+        project_list,
+        settings,
+        sso,
         static,
         theme,
     )
@@ -83,12 +87,13 @@ def register(app: Flask, static_folder: Path) -> None:
         SESSION_COOKIE_SECURE=config.is_https,
         SESSION_COOKIE_HTTPONLY=True,
         SESSION_COOKIE_SAMESITE="Lax",
-        PERMANENT_SESSION_LIFETIME=timedelta(milliseconds=people.SESSION_LENGTH[people.BROWSER]),
+        PERMANENT_SESSION_LIFETIME=timedelta(milliseconds=sessions.LENGTH[sessions.BROWSER]),
         WTF_CSRF_TIME_LIMIT=None,
         MAX_CONTENT_LENGTH=wire.BODY_MAX_BYTES,
     )
     # Before all else: whatever refuses a request names it.
     app.before_request(_identify)
+    protection.register(app)
     csrf.init_app(app)
     csrf.exempt(api.blueprint)
     # Without its context processor: an error page must not ask the database who is there.
@@ -98,11 +103,15 @@ def register(app: Flask, static_folder: Path) -> None:
     login.user_loader(_load)
     static.register(app, static_folder)
     charts.register(app)
-    for module in (access, overview, key_forms, audit, activity, integrate, docs, health, theme):
+    for module in (
+        access, links, account, confirm, passkeys, overview, key_forms, audit, activity, integrate,
+        docs, health, theme, installation, offboarding, sso, people, members, project_list,
+        settings,
+    ):  # fmt: skip
         app.register_blueprint(module.blueprint)
     app.register_error_handler(Exception, _show_error)
     app.before_request(_require_sign_in)
-    app.after_request(_protect)
+    app.after_request(_name_request)
     app.context_processor(_context)
     words.register(app)
 
@@ -112,7 +121,7 @@ def _identify() -> None:
 
 
 def _load(token: str) -> SignedIn | None:
-    actor = people.by_session(token, ip=client_ip(), request_id=g.request_id)
+    actor = sessions.by_session(token, ip=client_ip(), request_id=g.request_id)
     return SignedIn(token, actor) if actor else None
 
 
@@ -129,10 +138,10 @@ def _ask_to_sign_in() -> BaseResponse:
             "You are signed out. Sign in in another tab, then press the button again."
         )
     if is_htmx():
-        here = _path_of(request.headers.get("HX-Current-URL"))
-        return Response("", 401, {"HX-Redirect": url_for("access.sign_in", next=here)})
+        here = path_of(request.headers.get("HX-Current-URL"))
+        return Response("", 401, {"HX-Redirect": url_for("access.log_in", next=here)})
     here = request.full_path.rstrip("?") if request.method == "GET" else None
-    return redirect(url_for("access.sign_in", next=here), 303)
+    return redirect(url_for("access.log_in", next=here), 303)
 
 
 def _keep_form(words: str, status: int = 401, **more: Any) -> BaseResponse:
@@ -141,21 +150,21 @@ def _keep_form(words: str, status: int = 401, **more: Any) -> BaseResponse:
     return Response("", status, {"HX-Reswap": "none", "HX-Trigger": json.dumps(events)})
 
 
-def _path_of(address: str | None) -> str | None:
+def path_of(address: str | None) -> str | None:
     """The path and query of an address of this installation, for a way back."""
-    parts = urlsplit(address or "")
+    from console.web.access import local_path
+
+    try:
+        parts = urlsplit(address or "")
+    except ValueError:  # such as http://[
+        return None
     if not parts.path or parts.netloc != request.host:
         return None
-    return f"{parts.path}?{parts.query}" if parts.query else parts.path
+    return local_path(f"{parts.path}?{parts.query}" if parts.query else parts.path)
 
 
-def _protect(response: Response) -> Response:
-    for name, value in HEADERS.items():
-        response.headers.setdefault(name, value)
+def _name_request(response: Response) -> Response:
     response.headers.setdefault("X-Request-Id", g.request_id)
-    if request.endpoint != "static":
-        response.headers.setdefault("Cache-Control", "no-store")
-        response.vary.add("HX-Request")
     return response
 
 
@@ -168,19 +177,38 @@ def _context() -> dict[str, Any]:
         "shell": "bare.html" if in_dialog() else "page.html",
         "me": me,
         "project": g.get("project"),
+        "places": partial(_places, me) if me else None,
         "my_projects": projects.visible(me) if me and not is_htmx() else [],
         "notices": _notices,
         "theme": theme.chosen(),
     }
 
 
+def _places(me: Actor, project: Project) -> list[tuple[str, str]]:
+    """Where in a project somebody may go, and what that is called."""
+    leads = me.may(ADMIN, project.id)
+    return [
+        ("keys.list_keys", "Keys"),
+        ("audit.show_project_log", "Audit log"),
+        ("overview.show_overview", "Overview"),
+        ("activity.show_activity", "Activity"),
+        ("integrate.show_integrate", "Integrate"),
+        *([("members.list_members", "People")] if leads else []),
+        ("settings.show_settings", "Settings"),
+    ]
+
+
 def _show_error(error: Exception) -> BaseResponse:
     """One handler: problem+json under /api, a page or dialog elsewhere."""
+    from console.web import confirm
+
     refused = _as_refused(error)
     if request.path.startswith(JSON_PATHS):
         return api.refuse(refused)
     if refused.status == 401 and not is_htmx():
         return _ask_to_sign_in()
+    if isinstance(refused, NotFresh):
+        return confirm.ask(refused)
     if isinstance(error, CSRFError) and is_htmx() and not current_user.is_authenticated:
         return _ask_to_sign_in()
     if isinstance(error, CSRFError) and is_htmx():
@@ -196,7 +224,7 @@ def _show_error(error: Exception) -> BaseResponse:
         "errors/error.html",
         refused=refused,
         request_id=g.request_id,
-        way_back=_path_of(request.referrer) if request.method == "POST" else None,
+        way_back=path_of(request.referrer) if request.method == "POST" else None,
         shell="bare.html" if is_htmx() else "page.html",
     )
     response = Response(page, refused.status)
@@ -226,11 +254,9 @@ def actor() -> Actor:
     return acting
 
 
-def anonymous() -> Actor:
-    """Somebody who is not signed in yet."""
-    return Actor(
-        kind="person", id=None, name="set-up link", ip=client_ip(), request_id=g.request_id
-    )
+def anonymous(name: str = "set-up link") -> Actor:
+    """Somebody who is not signed in yet, named after how they came."""
+    return Actor(kind="person", id=None, name=name, ip=client_ip(), request_id=g.request_id)
 
 
 def client_ip() -> str | None:
@@ -244,6 +270,11 @@ def is_htmx() -> bool:
 def in_dialog() -> bool:
     """Whether the answer goes into the page's dialog rather than being a page."""
     return is_htmx() and request.headers.get("HX-Target") == "dialog"
+
+
+def confirm_first() -> None:
+    """Before a form is shown that only somebody may send who has just shown that they are there."""
+    actor().require_fresh(spare=sessions.SPARE)
 
 
 def enter(slug: str) -> Project:
@@ -282,6 +313,11 @@ def _notices() -> list[dict[str, Any]]:
 
 
 def invalid(template: str, error: Refused, **context: Any) -> tuple[str, int]:
-    """The same form again, with what was typed and what is wrong with it."""
+    """The same form again, with what was typed and what is wrong with it.
+
+    Raises NotFresh, which is nothing that could be typed otherwise.
+    """
+    if isinstance(error, NotFresh):
+        raise error
     status = 422 if isinstance(error, Invalid) else error.status
     return render_template(template, errors=error.fields, error=error, **context), status

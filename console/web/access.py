@@ -1,19 +1,34 @@
 """Coming in and going out: set-up, invitation, sign-in, sign-out, the way to the first page."""
 
+import json
 import re
+from dataclasses import astuple
 
-from flask import Blueprint, redirect, render_template, request, session, url_for
+from flask import (
+    Blueprint,
+    Response,
+    flash,
+    g,
+    redirect,
+    render_template,
+    request,
+    session,
+    url_for,
+)
 from flask_login import current_user, login_user, logout_user
 from werkzeug.wrappers import Response as BaseResponse
 
-from console import overview, people, projects
-from console.errors import Invalid, Refused, Unauthenticated
-from console.web import SignedIn, actor, anonymous, client_ip, invalid
+from console import first_owner, invitations, people, projects, sessions, signin
+from console.errors import Invalid, Limited, Refused, Unauthenticated, Unavailable
+from console.signin import CodeRequired, Pending
+from console.web import SignedIn, actor, anonymous, client_ip, invalid, known_browser
+from console.web.project_list import list_projects
 
 blueprint = Blueprint("access", __name__)
 
-# One slash first, and no white space, which browsers drop before they read an address.
-LOCAL_PATH = re.compile(r"/(?![/\\])[!-~]*")
+# A slash first, and never two side by side before the query: what drops the dot of /.//host goes
+# to a host. To browsers a backslash is a slash, and they drop white space before they read.
+LOCAL_PATH = re.compile(r"(?![^?]*[/\\]{2})/[!-~]*")
 
 Answer = str | tuple[str, int] | BaseResponse
 
@@ -24,25 +39,25 @@ def home() -> Answer:
     if not current_user.is_authenticated:
         if not people.anybody_yet():
             return render_template("access/waiting.html")
-        return redirect(url_for("access.sign_in"), 303)
+        return redirect(url_for("access.log_in"), 303)
     mine = projects.visible(actor())
     if len(mine) == 1:
         return redirect(url_for("keys.list_keys", slug=mine[0].slug), 303)
-    return render_template("projects/list.html", rows=overview.of_all(by=actor()))
+    return list_projects()
 
 
 @blueprint.route("/setup", methods=["GET", "POST"])
 def set_up() -> Answer:
     """The first person, by the link that the server printed."""
     token = request.values.get("token", "")
-    people.refuse_setup_unless_open(token)
+    first_owner.refuse_setup_unless_open(token)
     context = {"token": token, "form": request.form, "asks_project": not projects.any_yet()}
     if request.method != "POST":
         return render_template("access/setup.html", errors={}, **context)
     fields = {name: request.form[name] for name in ("email", "password") if name in request.form}
     fields.update(_filled("name", "project"))
     try:
-        people.set_up(token, fields, by=anonymous())
+        first_owner.set_up(token, fields, by=anonymous())
         return _enter(fields["email"], fields["password"])
     except Invalid as error:
         return invalid("access/setup.html", error, **context)
@@ -52,57 +67,107 @@ def set_up() -> Answer:
 def join() -> Answer:
     """Somebody who was invited chooses a password, by the link that an owner gave them."""
     token = request.values.get("token", "")
-    person = people.invited(token)
+    person = invitations.invited(token)
     context = {"token": token, "email": person.email}
     if request.method != "POST":
         form = {"name": person.name}
         return render_template("access/invitation.html", errors={}, form=form, **context)
     fields = {"password": request.form.get("password", ""), **_filled("name")}
     try:
-        joined = people.join(token, fields, by=anonymous())
-        return _enter(joined.email, fields["password"])
+        joined = invitations.join(token, fields, by=anonymous())
     except Invalid as error:
         return invalid("access/invitation.html", error, form=request.form, **context)
+    try:
+        return _enter(joined.email, fields["password"])
+    except (Limited, Unavailable) as error:
+        flash(json.dumps({"words": f"You have joined. {error.message}"}))
+        return redirect(url_for("access.log_in"), 303)
 
 
 @blueprint.route("/login", methods=["GET", "POST"])
-def sign_in() -> Answer:
+def log_in() -> Answer:
     if current_user.is_authenticated:
         return redirect(url_for("access.home"), 303)
     if request.method != "POST":
         return render_template("access/login.html", form=request.form)
     try:
         return _enter(request.form.get("email", ""), request.form.get("password", ""))
+    except (Unauthenticated, Limited, Unavailable) as error:
+        page = render_template("access/login.html", form=request.form, error=error)
+        return _refused(page, error)
+
+
+@blueprint.route("/login/code", methods=["GET", "POST"])
+def give_code() -> Answer:
+    """The code of the second factor, from somebody whose password was right a moment ago."""
+    try:
+        pending = Pending(*session["pending"])
+        person = signin.person_of(pending)
+    except (KeyError, TypeError):
+        return redirect(url_for("access.log_in"), 303)
     except Unauthenticated as error:
-        return render_template("access/login.html", form=request.form, error=error), 401
+        del session["pending"]
+        flash(json.dumps({"words": error.message}))
+        return redirect(url_for("access.log_in", next=session.get("pending_next")), 303)
+    context = {"email": person.email, "is_recovery": "recovery" in request.args}
+    if request.method != "POST":
+        return render_template("access/code.html", **context)
+    try:
+        token, person = signin.with_code(
+            pending, request.form.get("code", ""), ip=client_ip(), request_id=g.request_id,
+            browser=known_browser.presented(), user_agent=request.headers.get("User-Agent", ""),
+        )  # fmt: skip
+        return enter(token, person.id, session.get("pending_next"))
+    except (Unauthenticated, Limited) as error:
+        return _refused(render_template("access/code.html", error=error, **context), error)
 
 
 @blueprint.post("/logout")
-def sign_out() -> Answer:
+def log_out() -> Answer:
     if not current_user.is_authenticated:
-        return redirect(url_for("access.sign_in"), 303)
-    people.sign_out(current_user.token, by=actor())
+        return redirect(url_for("access.log_in"), 303)
+    sessions.sign_out(current_user.token, by=actor())
     logout_user()
     session.clear()
-    response = redirect(url_for("access.sign_in"), 303)
+    response = redirect(url_for("access.log_in"), 303)
     response.headers["Clear-Site-Data"] = '"cache", "storage"'
     return response
 
 
+def _refused(page: str, error: Refused) -> Answer:
+    after = error.retry_after_seconds
+    return Response(page, error.status, {} if after is None else {"Retry-After": str(after)})
+
+
 def _enter(email: str, password: str) -> BaseResponse:
-    """Signs in under a fresh session and goes where the person wanted to."""
-    token, _ = people.sign_in(
-        email, password, ip=client_ip(), user_agent=request.headers.get("User-Agent", "")
-    )
+    """Signs in with a password; whoever has a second factor is asked for its code first."""
+    wanted = request.args.get("next")
+    try:
+        token, person = signin.with_password(
+            email, password, ip=client_ip(), browser=known_browser.presented(),
+            user_agent=request.headers.get("User-Agent", ""), request_id=g.request_id,
+        )  # fmt: skip
+    except CodeRequired as needed:
+        session["pending"] = [*astuple(needed.pending)]
+        session["pending_next"] = local_path(wanted)
+        return redirect(url_for("access.give_code"), 303)
+    return enter(token, person.id, wanted)
+
+
+def enter(token: str, person_id: str, wanted: str | None = None) -> BaseResponse:
+    """Signs this browser in with the token of a session that has just begun, whichever way, and
+    goes where the person wanted to. Nothing of what the cookie held before stays in it."""
     if current_user.is_authenticated:  # somebody else, until now
-        people.sign_out(current_user.token, by=actor())
+        sessions.sign_out(current_user.token, by=actor())
     session.clear()
     session.permanent = True
-    signed_in = people.by_session(token)
+    signed_in = sessions.by_session(token)
     if signed_in is None:
         raise Refused("The session could not be opened. Try again.")
     login_user(SignedIn(token, signed_in))
-    return redirect(local_path(request.args.get("next")) or url_for("access.home"), 303)
+    response = redirect(local_path(wanted) or url_for("access.home"), 303)
+    known_browser.remember(response, person_id)
+    return response
 
 
 def local_path(target: str | None) -> str | None:

@@ -14,13 +14,14 @@ from console import (
     catalogue,
     clock,
     idempotency,
-    key_fields,
+    key_rules,
     key_versions,
     keys,
     limits,
+    plans,
     wire,
 )
-from console.errors import Conflict, Forbidden, Invalid, Refused, Unknown
+from console.errors import Conflict, Forbidden, Invalid, NotFresh, Refused, Unknown
 from console.key_fields import KeyChange
 from console.models import ACTIVE, REVOKED, Event, Key, Project
 from console.permissions import KEYS_WRITE
@@ -29,11 +30,8 @@ from console.web.key_secret import show_secret
 from console.web.keys import Answer, back_from, blueprint, is_on_its_page, key_here
 
 NEVER, KEEP, ON_DATE = "never", "keep", "date"
-EXPIRATIONS = (
-    ("1d", "1 Day"), ("1w", "1 Week"), ("1mo", "1 Month"), ("3mo", "3 Months"), ("1y", "1 Year"),
-    (NEVER, "No Expiry"), (ON_DATE, "On a date"),
-)  # fmt: skip
-DEFAULTS = {"expiration": "3mo"}
+LENGTHS = ("1d", "1w", "1mo", "3mo", "1y")
+LENGTH_DEFAULT = "3mo"  # where the project names none
 LISTS = ("permissions", "ip_allowlist")
 MORE = ("monthly_quota", "external_id", "metadata")
 PREVIEWED = (*LISTS, "expires_on")
@@ -62,7 +60,7 @@ def create_key(slug: str) -> Answer:
     project = enter(slug)
     actor().require(KEYS_WRITE, project.id)
     if request.method != "POST":
-        form = {**DEFAULTS, "once": secrets.token_urlsafe(24)}
+        form = {**_defaults(project), "once": secrets.token_urlsafe(24)}
         return render_template("keys/create.html", form=form, errors={}, **_offers(project, form))
     try:
         key, secret = _create_once(project)
@@ -184,7 +182,7 @@ def _shown(name: str, value: str) -> str:
     """A field's value on one line, beside what somebody typed."""
     if name in LISTS:
         value = ", ".join(_items(value))
-    elif name in ("plan", "status"):
+    elif name == "status" or value in limits.PLANS:
         value = value.capitalize()
     return value or "empty"
 
@@ -227,7 +225,7 @@ def _note(field: str, form: Mapping[str, Any], project: Project) -> dict[str, An
 def _meaning(field: str, form: Mapping[str, Any], project: Project) -> dict[str, Any]:
     if field == "expires_on":
         settings = KeyChange.read(_expiration({"expiration": ON_DATE, "expires_on": form[field]}))
-        return {"ends_at": key_fields.expiry(settings, clock.now())}
+        return {"ends_at": key_rules.end(settings, project, clock.now())}
     items = _items(form[field])
     settings = KeyChange.read({field: items})
     if field == "permissions":
@@ -249,9 +247,10 @@ def _offers(project: Project, form: Mapping[str, Any]) -> dict[str, Any]:
     offered = catalogue.offered(project, by=actor())
     is_catalogue = bool(project.permission_catalogue)
     return {
-        "expirations": EXPIRATIONS,
-        "ends": _ends(),
-        "plans": limits.PLANS,
+        "expirations": _expirations(project),
+        "last_day": _last_day(project),
+        "environments": project.environments,
+        "plans": _plans(project),
         "presets": catalogue.presets(project, by=actor()),
         "offers": (
             ("This project's catalogue" if is_catalogue else "In use here", offered,
@@ -266,20 +265,55 @@ def _offers(project: Project, form: Mapping[str, Any]) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _ends() -> dict[str, int]:
-    """When a key would end that is saved now, for each length that is offered."""
-    now = clock.now()
-    lengths = [value for value, _ in EXPIRATIONS if value not in (NEVER, ON_DATE)]
-    read = {value: KeyChange.read({"expires_in": value}) for value in lengths}
-    return {value: key_fields.expiry(change, now) or 0 for value, change in read.items()}
+def _defaults(project: Project) -> dict[str, str]:
+    """What the create form begins with."""
+    length, now = key_rules.expiry_default(project) or LENGTH_DEFAULT, clock.now()
+    wanted, lengths = key_rules.later(length, now), key_rules.lengths(LENGTHS, project, now)
+    # The same end may be offered under another name; and a month may be longer than the maximum.
+    nearest = [value for value, ends_at in lengths.items() if ends_at <= wanted][-1]
+    return {"expiration": nearest, "environment": key_rules.environment_default(project)}
+
+
+def _expirations(project: Project) -> list[tuple[str, str, str]]:
+    """Every choice: its value, its name, and what it means."""
+    lengths = [
+        (length, words.length_words(length).title(), f"Until {words.to_minute(ends_at)}.")
+        for length, ends_at in key_rules.lengths(LENGTHS, project, clock.now()).items()
+    ]
+    never = (NEVER, "No Expiry", "Works until somebody stops it.")
+    on_date = (ON_DATE, "On a date", "Until the end of a day.")
+    return [*lengths, *([] if project.maximum_lifetime else [never]), on_date]
+
+
+def _last_day(project: Project) -> str | None:
+    """The last day at whose end a key may end; None for any."""
+    latest = key_rules.latest_end(project, clock.now())
+    return None if latest is None else clock.iso(latest - clock.DAY + clock.SECOND)[:10]
+
+
+def _plans(project: Project) -> list[tuple[str, str]]:
+    """Every plan that a key may have here, and its figures in words."""
+    found = []
+    for name, figures in plans.offered(project).items():
+        shown = name.capitalize() if name in limits.PLANS else name
+        if name == limits.ENTERPRISE:
+            shown += " – own figures"
+        elif name != limits.UNLIMITED:
+            shown += f" – {words.rate(*figures) if any(figures) else 'no limit'}"
+        found.append((name, shown))
+    return found
 
 
 def _refused(
     template: str, error: Refused, form: Mapping[str, Any], project: Project, **more: Any
 ) -> Answer:
-    """The form as it was typed, and what is wrong with it."""
+    """The form as it was typed, and what is wrong with it; or that first the person confirms, in
+    another tab, that it is them."""
     error.fields = _names_of_form(error.fields, form)
     context = {**_offers(project, form), **more}
+    if isinstance(error, NotFresh):
+        shown = render_template(template, form=form, errors={}, must_confirm=True, **context)
+        return shown, error.status
     return invalid(
         template, error, form=form, is_told=bool(FORM_FIELDS & {*error.fields}), **context
     )

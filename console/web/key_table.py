@@ -7,8 +7,8 @@ from urllib.parse import urlencode
 from flask import Response, render_template, request, url_for
 from werkzeug.wrappers import Response as BaseResponse
 
-from console import clock, key_choice, key_list, keys
-from console.errors import Conflict, Forbidden, Invalid
+from console import clock, key_choice, key_list, key_rules, keys
+from console.errors import Conflict, Forbidden, Invalid, NotFresh
 from console.key_fields import KeyObject
 from console.key_list import ALWAYS, ME, KeyQuery
 from console.models import ENVIRONMENTS, STATUSES, Key, Project
@@ -17,6 +17,7 @@ from console.permissions import KEYS_WRITE
 from console.web import actor, done, enter, is_htmx
 from console.web.keys import Answer, blueprint, key_here
 from console.web.logs import download
+from console.web.words import length_words
 
 FILTERS = ("q", "status", "environment", "owner", "permission", "expiring", "unused")
 FIELDS = (*FILTERS, "sort", "limit", "cursor")
@@ -31,13 +32,9 @@ ORDERS = (
 EXPIRING = ("7d", "30d", "90d")
 UNUSED = (ALWAYS, "30d", "90d")
 ON_DATE = "date"
-EXTENSIONS = (
-    ("1w", "1 Week"), ("1mo", "1 Month"), ("3mo", "3 Months"), ("1y", "1 Year"),
-    (ON_DATE, "On a date"),
-)  # fmt: skip
+EXTENSIONS = ("1w", "1mo", "3mo", "1y")
 EXTENSION_DEFAULT = "3mo"
 COLUMNS = ("id", *(name for name in KeyObject.__annotations__ if name != "id"))
-UNITS = {"m": "minute", "h": "hour", "d": "day", "w": "week", "mo": "month", "y": "year"}
 
 
 @blueprint.get("/keys")
@@ -105,7 +102,7 @@ def _choices(project: Project) -> dict[str, Any]:
         "environments": ENVIRONMENTS,
         "owners": [(one, one) for one in key_list.owners(project, by=actor())],
         "permissions": key_list.permissions_in_use(project, by=actor()),
-        "expiring": [(length, f"Within {_length(length)}") for length in EXPIRING],
+        "expiring": [(length, f"Within {length_words(length)}") for length in EXPIRING],
         "unused": [(length, _said_unused(length).capitalize()) for length in UNUSED],
     }
 
@@ -128,7 +125,7 @@ def _said(filters: dict[str, str]) -> list[tuple[str, str]]:
         "q": lambda text: f"“{text}”",
         "owner": lambda text: "mine" if text == ME else f"owned by {text}",
         "permission": lambda text: f"may {text}",
-        "expiring": lambda text: f"expiring within {_length(text)}",
+        "expiring": lambda text: f"expiring within {length_words(text)}",
         "unused": _said_unused,
     }
     parts = [(name, said.get(name, str)(text)) for name, text in filters.items()]
@@ -137,15 +134,7 @@ def _said(filters: dict[str, str]) -> list[tuple[str, str]]:
 
 
 def _said_unused(length: str) -> str:
-    return "never used" if length == ALWAYS else f"not used for {_length(length)}"
-
-
-def _length(text: str) -> str:
-    """`30 days` for `30d`; what is no length as it stands."""
-    match = clock.DURATION.fullmatch(text)
-    if match is None:
-        return text
-    return f"{match[1]} {UNITS[match[2]]}{'' if match[1] == '1' else 's'}"
+    return "never used" if length == ALWAYS else f"not used for {length_words(length)}"
 
 
 @blueprint.post("/keys/actions")
@@ -172,23 +161,28 @@ def revoke_many(slug: str) -> Answer:
 @blueprint.post("/keys/extend")
 def extend_many(slug: str) -> Answer:
     """What it would do, told again with each choice; once that is confirmed, it is done."""
-    enter(slug)
-    form = {"expiration": EXTENSION_DEFAULT, **request.form.to_dict()}
+    lengths = list(key_rules.lengths(EXTENSIONS, enter(slug), clock.now()))
+    preset = EXTENSION_DEFAULT if EXTENSION_DEFAULT in lengths else lengths[-1]
+    form = {"expiration": preset, **request.form.to_dict()}
     told = key_choice.prolongation(_chosen(), slug, {}, by=actor())
-    errors, status = {}, 200
+    errors, status, must_confirm = {}, 200, False
     try:
         fields = _extension(form)
         if "confirmed" in form:
             return _done("extended", keys.extend_many(_chosen(), fields, by=actor()), slug)
         told = key_choice.prolongation(_chosen(), slug, fields, by=actor())
+    except NotFresh as error:
+        told = key_choice.prolongation(_chosen(), slug, fields, by=actor())
+        must_confirm, status = True, error.status
     except (Invalid, Conflict, Forbidden) as error:
         field = "expires_on" if form["expiration"] == ON_DATE else "expiration"
         errors = {field: next(iter(error.fields.values()), error.message)}
         status = 422 if isinstance(error, Invalid) else error.status
     part = is_htmx() and request.headers.get("HX-Target") == "told"
     template = "keys/_extension.html" if part else "keys/extend_many.html"
-    page = render_template(template, told=told, form=form, errors=errors, extensions=EXTENSIONS)
-    return page, status
+    choices = [(one, length_words(one).title()) for one in lengths] + [(ON_DATE, "On a date")]
+    shown = {"form": form, "errors": errors, "must_confirm": must_confirm, "extensions": choices}
+    return render_template(template, told=told, **shown), status
 
 
 def _extension(form: dict[str, str]) -> dict[str, str]:

@@ -12,7 +12,7 @@ from console.errors import Conflict, Forbidden, Invalid, Refused, Unknown
 from console.insight import OldSecret, Top, User
 from console.models import Key
 from console.permissions import KEYS_WRITE
-from console.web import actor, done, enter, invalid, is_htmx, words
+from console.web import actor, confirm_first, done, enter, invalid, is_htmx, words
 from console.web.key_secret import show_secret
 
 blueprint = Blueprint("keys", __name__, url_prefix="/projects/<slug>")
@@ -66,6 +66,7 @@ def _story(key: Key) -> dict[str, Any]:
 def rotate_key(slug: str, key_id: str) -> Answer:
     key = _key_of_page(slug, key_id)
     if request.method != "POST":
+        confirm_first()
         return _ask("keys/rotate.html", key, insight.recent_users, graces=GRACES, form={})
     try:
         key, secret, ends_at = keys.rotate(
@@ -150,6 +151,7 @@ def restore_key(slug: str, key_id: str) -> Answer:
 def delete_key(slug: str, key_id: str) -> Answer:
     key = _key_of_page(slug, key_id)
     if request.method != "POST":
+        confirm_first()
         return _ask("keys/delete.html", key, insight.recent_users, form={})
     try:
         keys.delete(key_id, by=actor(), confirm=request.form.get("confirm", ""))

@@ -15,7 +15,7 @@ KEPT_SECONDS = 365 * 24 * 3600
 
 def chosen() -> str:
     """The theme of the browser that asks."""
-    theme = request.cookies.get(COOKIE)
+    theme = request.cookies.get(_name())
     return theme if theme in THEMES else SYSTEM
 
 
@@ -26,7 +26,12 @@ def choose_theme() -> Response:
     theme = request.form.get("theme")
     if theme in THEMES:
         response.set_cookie(
-            COOKIE, theme, max_age=KEPT_SECONDS, httponly=True, samesite="Lax",
+            _name(), theme, max_age=KEPT_SECONDS, httponly=True, samesite="Lax",
             secure=current_app.config["SESSION_COOKIE_SECURE"],
         )  # fmt: skip
     return response
+
+
+def _name() -> str:
+    """On https a name that browsers take from this host alone, as of the session's cookie."""
+    return f"__Host-{COOKIE}" if current_app.config["SESSION_COOKIE_SECURE"] else COOKIE

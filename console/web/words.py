@@ -40,6 +40,8 @@ EVENT_WORDS = {
     "key.deleted": "deleted the key",
     "project.created": "created the project",
     "project.edited": "edited the project",
+    "project.archived": "archived the project",
+    "project.restored": "restored the project",
     "project.deleted": "deleted the project",
     "person.created": "added the person",
     "person.joined": "joined",
@@ -47,8 +49,25 @@ EVENT_WORDS = {
     "person.disabled": "disabled the person",
     "person.enabled": "enabled the person",
     "person.deleted": "removed the person",
+    "person.invited": "invited",
+    "person.reset_link_made": "made a link to a new password for",
+    "person.password_reset": "chose a new password by a link",
+    "person.login_link_made": "made a sign-in link for",
     "person.signed_in": "signed in",
     "person.signed_out": "signed out",
+    "person.session_ended": "ended sessions of",
+    "person.second_factor_added": "added a second factor to",
+    "person.second_factor_removed": "removed the second factor of",
+    "person.recovery_codes_made": "made recovery codes for",
+    "person.recovery_code_used": "used a recovery code of",
+    "person.sso_linked": "linked single sign-on to",
+    "person.passkey_added": "added a passkey",
+    "person.passkey_renamed": "renamed a passkey",
+    "person.passkey_removed": "removed a passkey",
+    "person.passkey_refused": "was refused with a passkey that may have been copied",
+    "member.added": "gave a role to",
+    "member.role_changed": "changed the role of",
+    "member.removed": "took away the role of",
     "webhook.created": "created the webhook",
     "webhook.edited": "edited the webhook",
     "webhook.deleted": "deleted the webhook",
@@ -109,28 +128,39 @@ GROUP_WORDS = {
     "key.*": "Keys",
     "project.*": "The project",
     "person.*": "People",
+    "member.*": "Members",
     "webhook.*": "Webhooks",
 }
-CHANGED = ("edited", "grace_changed", "rotated")  # what says old and new
+# What says old and new.
+CHANGED = (
+    "edited", "grace_changed", "rotated", "member.added", "role_changed", "member.removed",
+    "passkey_added", "passkey_renamed", "passkey_removed", "passkey_refused",
+)  # fmt: skip
 CHANGE_WORDS = {
+    "alert_email": "Alerts go to",
     "auto_renew": "Renews itself",
+    "default_expiry": "New keys live for",
+    "environments": "New keys may be",
     "expires_at": "Expires",
     "external_id": "External id",
     "ip_allowlist": "IP allowlist",
     "key_limit": "Live keys at most",
+    "maximum_lifetime": "Keys live at most",
     "monthly_quota": "Monthly quota",
     "previous_secret_expires_at": "Old secret works until",
     "shows_environment": "Secrets say live or test",
     "url": "URL",
 }
 SAID_MAX_LENGTH = 200
+UNITS = {"m": "minute", "h": "hour", "d": "day", "w": "week", "mo": "month", "y": "year"}
+PLAN_FIELDS = {"name", "per_minute", "per_hour"}
 
 
 def register(app: Flask) -> None:
     app.jinja_env.filters.update(
         ago=ago,
         clock_time=clock_time,
-        counted=_counted,
+        counted=counted,
         exact=exact,
         flag=flag,
         is_past=lambda instant: instant <= clock.now(),
@@ -152,11 +182,12 @@ def register(app: Flask) -> None:
         rate_words=rate_words,
         said=said,
         outcome_words=OUTCOME_WORDS,
-        event_words=EVENT_WORDS,
+        event_words=event_words,
         group_words=GROUP_WORDS,
         action_words=action_words,
         attempt_words=ATTEMPT_WORDS,
         changes_of=changes_of,
+        details_of=details_of,
     )
 
 
@@ -187,7 +218,7 @@ def ago(instant: int) -> str:
     if passed < DAY:
         return f"{passed // HOUR} h ago"
     if passed < DATED:
-        return _counted(passed // DAY, "day") + " ago"
+        return counted(passed // DAY, "day") + " ago"
     return _date(instant)
 
 
@@ -197,7 +228,7 @@ def passed(instant: int) -> str:
     for unit, name in ((DAY, "day"), (HOUR, "h"), (MINUTE, "min")):
         if length >= unit:
             number = length // unit
-            return _counted(number, name) if unit == DAY else f"{number} {name}"
+            return counted(number, name) if unit == DAY else f"{number} {name}"
     return f"{length // clock.SECOND} s"
 
 
@@ -211,11 +242,11 @@ def until(instant: int) -> str:
     if left <= 2 * DAY:
         return f"in {-(-left // HOUR)} h"
     if left <= DATED:
-        return "in " + _counted(-(-left // DAY), "day")
+        return "in " + counted(-(-left // DAY), "day")
     return _date(instant)
 
 
-def _counted(number: int, noun: str) -> str:
+def counted(number: int, noun: str) -> str:
     ending = "" if number == 1 else "es" if noun.endswith("s") else "s"
     return f"{number:,} {noun}{ending}"
 
@@ -256,12 +287,19 @@ def expires_soon(key: Key) -> bool:
     return key.revoked_at is None and 0 < left < SOON
 
 
+def length_words(duration: str) -> str:
+    """`30 days` for `30d`; what is no length as it stands."""
+    match = clock.DURATION.fullmatch(duration)
+    return counted(int(match[1]), UNITS[match[2]]) if match else duration
+
+
 def rate_words(key: Key) -> str:
     """`100 a minute, 1,000 an hour`, or `None`."""
-    return _rate(*limits.figures(key))
+    return rate(*limits.figures(key))
 
 
-def _rate(per_minute: int | None, per_hour: int | None) -> str:
+def rate(per_minute: int | None, per_hour: int | None) -> str:
+    """`100 a minute, 1,000 an hour`, or `None`."""
     parts = [
         f"{figure:,} {unit}"
         for figure, unit in ((per_minute, "a minute"), (per_hour, "an hour"))
@@ -289,6 +327,17 @@ def filter_words(name: str, text: str) -> str:
     return FILTER_WORDS[name].format(text)
 
 
+def event_words(event: Event) -> str:
+    """`invited`, in front of whom; where somebody did it to themselves, a whole: `edited their own
+    account`."""
+    what = EVENT_WORDS.get(event.action, event.action)
+    if event.target_name != event.actor_name:
+        return what
+    if what.endswith((" of", " for", " to")):
+        return f"{what} their own account"
+    return what.replace("the person", "their own account")
+
+
 def action_words(action: str) -> str:
     """`Rotated`, where it stands among others that are done to keys."""
     verb = action.partition(".")[2].replace("_", " ").capitalize()
@@ -303,6 +352,19 @@ def changes_of(event: Event) -> list[str]:
         f"{CHANGE_WORDS.get(name) or name.replace('_', ' ').capitalize()}: {_changed(name, *pair)}"
         for name, pair in event.changes.items()
         if name != "prefix" and pair != [None, None]
+    ]
+
+
+def details_of(event: Event) -> list[tuple[str, str, str]]:
+    """Every field that an event tells of, before and after."""
+    return [
+        (
+            CHANGE_WORDS.get(name) or name.replace("_", " ").capitalize(),
+            _said_of(name, old),
+            _said_of(name, new),
+        )
+        for name, (old, new) in event.changes.items()
+        if (old, new) != (None, None)
     ]
 
 
@@ -321,7 +383,7 @@ def _said_of(name: str, value: Any) -> str:
     if name.endswith("_at") and isinstance(value, str):
         return to_minute(clock.parse(value))
     if name == "rate_limit" and isinstance(value, dict):
-        return _rate(value.get("per_minute"), value.get("per_hour"))
+        return rate(value.get("per_minute"), value.get("per_hour"))
     return said(value)
 
 
@@ -334,6 +396,8 @@ def said(value: Any) -> str:
     if isinstance(value, list):
         words = ", ".join(said(one) for one in value)
     elif isinstance(value, dict):
+        if value.keys() == PLAN_FIELDS:
+            return f"{value['name']} ({rate(value['per_minute'], value['per_hour'])})"
         is_offer = value.keys() == {"name", "description"}
         parts = [f"{name} {said(one)}" for name, one in value.items()]
         words = value["name"] if is_offer else ", ".join(parts)

@@ -12,6 +12,10 @@ from tests.conftest import need
 
 PASSWORD = "correct horse battery"
 
+# Everything that moves and ends has ended.
+AT_REST = """() => Promise.all(document.getAnimations()
+  .filter((one) => Number.isFinite(one.effect.getComputedTiming().endTime))
+  .map((one) => one.finished.catch(() => null))).then(() => null)"""
 ARGUMENTS = [
     "--no-sandbox",
     "--disable-gpu",
@@ -92,6 +96,7 @@ def too_wide(page: Page) -> bool:
 
 def barriers(page: Page) -> list[str]:
     """What axe-core finds on the page as it stands, its open dialog included."""
+    page.evaluate(AT_REST)  # what fades in is pale until then
     found = Axe().run(page).response["violations"]
     return [
         f"{one['id']}: {node['target']} {node['html'][:200]}" for one in found

@@ -47,11 +47,16 @@ PAGES = {
     "overview of an empty project": "/projects/empty",
     "activity": "/projects/shop/activity",
     "integrate": "/projects/shop/integrate",
+    "settings": "/projects/shop/settings",
+    "archive a project": "/projects/shop/archive",
+    "account": "/account",
+    "second factor": "/account/second-factor",
+    "confirm": "/confirm",
     "API reference": "/api/docs",
     "nowhere": "/projects/nowhere/keys",
 }
 DIALOGS = ("Edit", "Rotate", "Revoke", "View Audit Log", "Delete")
-AT_THE_DOOR = ("/login", "/api/docs", "/invitation?token=spent")
+AT_THE_DOOR = ("/login", "/forgot", "/api/docs", "/invitation?token=spent")
 
 
 class Installation:

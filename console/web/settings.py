@@ -1,0 +1,308 @@
+"""A project's settings: a form for each subject, a mistake in one loses nothing elsewhere."""
+
+import json
+import re
+from collections.abc import Callable, Mapping
+from itertools import zip_longest
+from typing import Any
+
+from flask import Blueprint, Response, render_template, request, url_for
+from werkzeug.datastructures import MultiDict
+from werkzeug.wrappers import Response as BaseResponse
+
+from console import catalogue, limits, plans, projects
+from console.errors import Conflict, Invalid, Refused, Unknown
+from console.models import ENVIRONMENTS, Project
+from console.permissions import PROJECTS_MANAGE
+from console.web import actor, done, enter, is_htmx, words
+from console.web.project_list import FORMATS
+
+blueprint = Blueprint("settings", __name__, url_prefix="/projects/<slug>/settings")
+
+Answer = str | tuple[str, int] | BaseResponse
+Form = MultiDict[str, str]
+Rows = list[dict[str, str]]
+Places = dict[str, str]  # the name of a row in the API -> in the form, where empty ones count
+
+# The lists that are edited in rows, and what a row has.
+COLUMNS = {
+    "permission_catalogue": ("name", "description"),
+    "plans": ("name", "per_minute", "per_hour"),
+}
+# What each setting is called where the present ones are told.
+LABELS = {
+    "name": "Name", "prefix": "Prefix", "key_format": "Format", "shows_environment": "Environment",
+    "permission_catalogue": "Permissions", "plans": "Plans", "key_limit": "Live keys at most",
+    "default_expiry": "New keys live for", "maximum_lifetime": "Keys live at most",
+    "environments": "New keys may be", "alert_email": "Address of the team",
+}  # fmt: skip
+EMPTY_ROWS = 2
+ROWS_MAX = 200  # more than any list may have, so that one too long is told as such
+MORE = "more"
+ROW_FIELD = re.compile(r"(\w+\.[0-9]+)(?:\.(\w+))?")
+
+
+@blueprint.get("")
+def show_settings(slug: str) -> Answer:
+    """Every subject; for who may not change them, and while nobody may, what is set."""
+    project = enter(slug)
+    if not actor().may(PROJECTS_MANAGE, project.id) or project.archived_at is not None:
+        return render_template("settings/facts.html", **_told(project))
+    return render_template("settings/show.html", **_context(project))
+
+
+@blueprint.post("/<section>")
+def edit_project(slug: str, section: str) -> Answer:
+    """Saves one subject. Where scripts run it comes back alone, and what was typed in the others
+    stays."""
+    project = enter(slug)
+    actor().require(PROJECTS_MANAGE, project.id)
+    if section not in SECTIONS:
+        raise Unknown("There are no such settings.")
+    if "rows" in request.form:
+        return _show(_context(project, section, request.form), section)
+    places: Places = {}
+    try:
+        fields = _typed(section, request.form, places)
+        edited = projects.edit(slug, fields, by=actor(), as_of=request.form.get("seen"))
+    except projects.Changed as error:
+        return _show(_context(enter(slug), section, request.form, error), section)
+    except (Invalid, Conflict) as error:
+        error.fields = _names_of_form(error.fields, places)
+        return _show(_context(project, section, request.form, error), section)
+    if not is_htmx() or edited.name != project.name:  # the name stands in the rail, too
+        anchor = None if is_htmx() else section
+        target = url_for("settings.show_settings", slug=slug, _anchor=anchor)
+        return done("Saved", target, leaves=True)
+    page = render_template(f"settings/_{section}.html", **_context(enter(slug)))
+    return Response(page, headers={"HX-Trigger": json.dumps({"notice": {"words": "Saved"}})})
+
+
+@blueprint.post("/secrets/example")
+def preview_secret(slug: str) -> Answer:
+    """How a new secret would look, while somebody types."""
+    project = enter(slug)
+    actor().require(PROJECTS_MANAGE, project.id)
+    return render_template(
+        "settings/_example.html", **_example(project, _secrets(request.form, {}))
+    )
+
+
+def _show(context: dict[str, Any], section: str) -> Answer:
+    """The subject as it was typed, and what is wrong with it: alone, or among the others."""
+    error = context["error"]
+    status = 200 if error is None else 422 if isinstance(error, Invalid) else error.status
+    template = f"settings/_{section}.html" if is_htmx() else "settings/show.html"
+    return render_template(template, **context), status
+
+
+# --- what is typed ------------------------------------------------------------------------------
+
+
+def _typed(section: str, form: Form, places: Places) -> dict[str, Any]:
+    """What the form says of its subject. Raises Invalid where it has nothing of it and was not
+    opened here: it would empty what nobody has looked at."""
+    names = SETTINGS[section]
+    sent = {name.partition(".")[0] for name in form}
+    # Boxes that are not ticked are not sent, and one of them has to be.
+    if "seen" not in form and sent.isdisjoint(names) and section != "environments":
+        raise Invalid({names[0]: "was not sent, so it stays as it is"})
+    return SECTIONS[section](form, places)
+
+
+def _general(form: Form, places: Places) -> dict[str, Any]:
+    return {"name": form.get("name", "")}
+
+
+def _secrets(form: Form, places: Places) -> dict[str, Any]:
+    return {
+        "prefix": form.get("prefix", "").strip(),
+        "key_format": form.get("key_format", ""),
+        "shows_environment": form.get("shows_environment") == "yes",
+    }
+
+
+def _permissions(form: Form, places: Places) -> dict[str, Any]:
+    return {"permission_catalogue": _typed_rows("permission_catalogue", form, places)}
+
+
+def _plans(form: Form, places: Places) -> dict[str, Any]:
+    rows = _typed_rows("plans", form, places)
+    figures = ("per_minute", "per_hour")
+    return {
+        "plans": [
+            {"name": row["name"], **{one: _number(row[one]) for one in figures if row[one]}}
+            for row in rows
+        ]
+    }
+
+
+def _lifetimes(form: Form, places: Places) -> dict[str, Any]:
+    typed = {name: form[name].strip() or None for name in SETTINGS["lifetimes"] if name in form}
+    limit = typed.get("key_limit")
+    return {**typed, "key_limit": _number(limit)} if limit else typed
+
+
+def _environments(form: Form, places: Places) -> dict[str, Any]:
+    return {"environments": form.getlist("environments")}
+
+
+def _alerts(form: Form, places: Places) -> dict[str, Any]:
+    return {"alert_email": form.get("alert_email", "").strip() or None}
+
+
+# The settings of each subject, as the API names them.
+SETTINGS: Mapping[str, tuple[str, ...]] = {
+    "general": ("name",),
+    "secrets": ("prefix", "key_format", "shows_environment"),
+    "permissions": ("permission_catalogue",),
+    "plans": ("plans",),
+    "lifetimes": ("key_limit", "default_expiry", "maximum_lifetime"),
+    "environments": ("environments",),
+    "alerts": ("alert_email",),
+}
+SECTIONS: Mapping[str, Callable[[Form, Places], dict[str, Any]]] = {
+    "general": _general,
+    "secrets": _secrets,
+    "permissions": _permissions,
+    "plans": _plans,
+    "lifetimes": _lifetimes,
+    "environments": _environments,
+    "alerts": _alerts,
+}
+
+
+def _rows(of: str, form: Form) -> Rows:
+    """The rows as they stand in the form, those left empty too; with more of these, or one less,
+    where a button asks for it."""
+    names = COLUMNS[of]
+    columns = [form.getlist(f"{of}.{name}")[:ROWS_MAX] for name in names]
+    rows = [dict(zip(names, row, strict=True)) for row in zip_longest(*columns, fillvalue="")]
+    wanted = form.get("rows", "")
+    if wanted == MORE:
+        return rows + _empty(of)
+    return [row for number, row in enumerate(rows) if str(number) != wanted]
+
+
+def _empty(of: str) -> Rows:
+    return [dict.fromkeys(COLUMNS[of], "") for _ in range(EMPTY_ROWS)]
+
+
+def _typed_rows(of: str, form: Form, places: Places) -> Rows:
+    """The rows in which something is typed."""
+    typed: Rows = []
+    for number, row in enumerate(_rows(of, form)):
+        stripped = {name: text.strip() for name, text in row.items()}
+        if any(stripped.values()):
+            places[f"{of}.{len(typed)}"] = f"{of}.{number}"
+            typed.append(stripped)
+    return typed
+
+
+def _number(text: str) -> Any:
+    """The number typed, or the text itself, which the field's own rule then refuses."""
+    text = text.strip()
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 19 else text
+
+
+def _names_of_form(fields: Mapping[str, str], places: Places) -> dict[str, str]:
+    """The API's names of fields as the form's."""
+    found = {}
+    for name, why in fields.items():
+        row = ROW_FIELD.fullmatch(name)
+        place = places.get(row[1]) if row else None
+        found[f"{place}.{row[2] or 'name'}" if row and place else name] = why
+    return found
+
+
+# --- what is shown --------------------------------------------------------------------------------
+
+
+def _context(
+    project: Project,
+    section: str | None = None,
+    form: Form | None = None,
+    error: Refused | None = None,
+) -> dict[str, Any]:
+    """All that the forms hold: what is set, and of one subject what somebody typed instead."""
+    facts = projects.as_dict(project)
+    shown: dict[str, Any] = {
+        **facts,
+        "shows_environment": "yes" if facts["shows_environment"] else "no",
+        **{of: [*_as_typed(of, facts[of]), *_empty(of)] for of in COLUMNS},  # type: ignore[literal-required]
+    }
+    if form is not None:
+        shown.update({name: text for name, text in form.items() if "." not in name})
+        shown.update({of: _rows(of, form) for of in COLUMNS if f"{of}.name" in form})
+        if section == "environments":
+            shown["environments"] = form.getlist("environments")
+    seen = {one: projects.edition(project, names) for one, names in SETTINGS.items()}
+    is_changed = isinstance(error, projects.Changed)
+    if section and form and "seen" in form and not is_changed:
+        # What was typed goes on to be a change of what was there when it was begun.
+        seen[section] = form["seen"]
+    return {
+        "seen": seen,
+        "present": _present(project, section) if section and is_changed else [],
+        "form": shown,
+        "errors": error.fields if error else {},
+        "error": error,
+        "at_fault": section if error else None,
+        **_told(project),
+    }
+
+
+def _present(project: Project, section: str) -> list[tuple[str, str]]:
+    """What is there now, in words, for whoever has to save once more."""
+    facts: dict[str, Any] = {**projects.as_dict(project)}
+    return [(LABELS[name], _in_words(name, facts[name])) for name in SETTINGS[section]]
+
+
+def _in_words(name: str, value: Any) -> str:
+    if name == "permission_catalogue":
+        offers = [(one["name"], one["description"]) for one in value]
+        return ", ".join(f"{what} ({why})" if why else what for what, why in offers) or "Empty"
+    if name == "plans":
+        figures = [(one["name"], words.rate(one["per_minute"], one["per_hour"])) for one in value]
+        return "; ".join(f"{plan}: {rate}" for plan, rate in figures) or "Empty"
+    if name == "environments":
+        return " and ".join(value)
+    if name == "shows_environment":
+        return "Secrets say live or test" if value else "Left out"
+    return "Empty" if value is None else str(value)
+
+
+def _as_typed(of: str, stored: list[dict[str, Any]]) -> Rows:
+    return [{name: str(row[name] or "") for name in COLUMNS[of]} for row in stored]
+
+
+def _told(project: Project) -> dict[str, Any]:
+    """What the page says besides what can be changed."""
+    return {
+        "facts": projects.as_dict(project),
+        "formats": FORMATS,
+        "environments": ENVIRONMENTS,
+        "default_key_limit": projects.default_key_limit(),
+        "built_in": [
+            (name, words.rate(*figures)) for name, figures in limits.PLANS.items() if any(figures)
+        ],
+        "own_plans": [
+            (plan["name"], words.rate(plan["per_minute"], plan["per_hour"]))
+            for plan in project.plans
+        ],
+        "lifetimes": [
+            words.length_words(length) if length else None
+            for length in (project.default_expiry, project.maximum_lifetime)
+        ],
+        "on_plan": plans.users(project),
+        "presets": catalogue.presets(project, by=actor()),
+        "may_end": actor().is_owner,
+        **_example(project, {}),
+    }
+
+
+def _example(project: Project, typed: dict[str, Any]) -> dict[str, Any]:
+    try:
+        return {"examples": projects.examples(project, typed), "no_example": None}
+    except Invalid as error:
+        return {"examples": {}, "no_example": next(iter(error.fields.values()))}

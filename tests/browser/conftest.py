@@ -25,8 +25,10 @@ ARGUMENTS = [
 ]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
+    """One for each file: while it is open its event loop runs in this thread, which tests of other
+    files may need for their own."""
     chromium = need("chromium")
     with sync_playwright() as playwright:
         yield playwright.chromium.launch(executable_path=chromium, args=ARGUMENTS)

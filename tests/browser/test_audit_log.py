@@ -72,7 +72,7 @@ def context(browser: Browser, shop: Shop) -> Iterator[BrowserContext]:
 
 @pytest.fixture
 def page(context: BrowserContext) -> Page:
-    """The owner's page, whose clock stands until a test moves it: nothing polls before."""
+    """The owner's page, whose clock a test may move ahead: polls come sooner."""
     page = context.new_page()
     sign_in(page)
     page.clock.install()
@@ -173,7 +173,10 @@ def test_live_ends_with_the_session_and_says_so(
 ) -> None:
     shop.ask()
     go_live(page)
-    context.clear_cookies()
+    other_tab = context.new_page()
+    other_tab.goto(LOG)
+    other_tab.get_by_role("button", name="Sign out").click()
+    other_tab.wait_for_url(re.compile("/login"))
     let_pass(page)
     expect(page.get_by_text("Live is off: you are signed out")).to_be_visible()
     expect(page.get_by_role("button", name="Live")).to_be_focused()
@@ -186,14 +189,14 @@ def test_live_backs_off_and_ends_when_the_server_is_gone(page: Page, shop: Shop)
     page.on("requestfailed", lambda request: tries.append(request.url))
     page.context.set_offline(True)
     for pause in (2, 4, 8, 16):
-        with page.expect_event("requestfailed"):
+        with page.expect_event("requestfailed", timeout=30_000):
             let_pass(page, pause * 1_000)
     expect(page.get_by_text("Live is off: the server cannot be reached.")).to_be_visible()
     assert len(tries) == 4
     page.context.set_offline(False)
     page.get_by_role("button", name="Live").click()
-    shop.ask()
     expect(page.get_by_role("button", name="Pause")).to_be_visible()
+    shop.ask()
     let_pass(page)
     expect(page.locator("tr.changed")).to_have_count(1)
 

@@ -1,20 +1,21 @@
-"""The permissions that a project offers: its own catalogue, the presets that follow from it, and
-Latchkey's own, as far as the actor may hand them out. A key may hold others, too."""
+"""The permissions that a project offers: its own catalogue, presets of several, and Latchkey's own,
+as far as the actor may hand them out. A key may hold others, too."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 from pydantic import AfterValidator, Field
 from typing_extensions import TypedDict
 
 from console import permissions
 from console.actor import Actor
-from console.fields import Fields, clean_text, text_schema
-from console.key_fields import Permission
+from console.fields import Fields, Name, clean_text, text_schema
+from console.key_fields import Permission, Permissions
 from console.models import Key, Project
 
 PERMISSIONS_MAX = 100
+PRESETS_MAX = 20
 DESCRIPTION_MAX_LENGTH = 200
 LOOKED_AT_MAX = 200  # keys, for the words that a project without a catalogue uses
 SUBJECTS_MAX = 8
@@ -58,18 +59,48 @@ class Offer(TypedDict):
     description: str
 
 
-def _without_repeats(offers: list[NewOffer]) -> list[NewOffer]:
+def _one_at_least(held: list[str]) -> list[str]:
+    if not held:
+        raise ValueError("must have one at least, such as tasks:read")
+    return held
+
+
+class NewPreset(Fields):
+    """Permissions that the forms fill in together, under a name."""
+
+    name: Name
+    permissions: Annotated[
+        Permissions, AfterValidator(_one_at_least), Field(json_schema_extra={"minItems": 1})
+    ]
+
+
+class Preset(TypedDict):
+    """Permissions that the forms fill in together, under a name."""
+
+    name: str
+    permissions: list[str]
+
+
+Named = TypeVar("Named", NewOffer, NewPreset)
+
+
+def _without_repeats(named: list[Named]) -> list[Named]:
     seen: set[str] = set()
-    for offer in offers:
-        if offer.name in seen:
-            raise ValueError(f"{offer.name} is there twice")
-        seen.add(offer.name)
-    return offers
+    for one in named:
+        if one.name in seen:
+            raise ValueError(f"{one.name} is there twice")
+        seen.add(one.name)
+    return named
 
 
 Catalogue = Annotated[
     list[NewOffer],
     Field(max_length=PERMISSIONS_MAX),
+    AfterValidator(_without_repeats),
+]
+Presets = Annotated[
+    list[NewPreset],
+    Field(max_length=PRESETS_MAX),
     AfterValidator(_without_repeats),
 ]
 
@@ -79,22 +110,26 @@ def stored(offers: Iterable[NewOffer]) -> list[Offer]:
     return [{"name": offer.name, "description": offer.description} for offer in offers]
 
 
+def stored_presets(presets: Iterable[NewPreset]) -> list[Preset]:
+    """The presets as the project keeps them."""
+    return [{"name": preset.name, "permissions": preset.permissions} for preset in presets]
+
+
 # --- what a form offers -----------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Preset:
-    """Some of a project's permissions under one name."""
-
-    name: str
-    permissions: list[str]
-
-
 def presets(project: Project, *, by: Actor) -> list[Preset]:
-    """Read-only, Read and write, Full access, by the words of the project's permissions.
+    """The project's own that this actor may hand out; without any, those by the words of its
+    permissions."""
+    found: list[Preset] = project.permission_presets or _by_words(project, by)
+    return [one for one in found if not by.not_grantable(one["permissions"], project.id)]
 
-    Full access is each of them and not `*`, which would open what is added later, and Latchkey
-    itself. What opens Latchkey is in none.
+
+def _by_words(project: Project, by: Actor) -> list[Preset]:
+    """Read-only, Read and write, Full access.
+
+    Full access is each of the permissions and not `*`, which would open what is added later, and
+    Latchkey itself. What opens Latchkey is in none.
     """
     names = [offer["name"] for offer in _words_of(project, by)]
     names = [name for name in names if not permissions.console_permissions([name])]
@@ -103,7 +138,7 @@ def presets(project: Project, *, by: Actor) -> list[Preset]:
         "Read and write": [name for name in names if not RISKY & set(name.split(":"))],
         "Full access": [name for name in names if not _is_covered(name, names)],
     }
-    return [Preset(name, found) for name, found in wanted.items() if found]
+    return [Preset(name=name, permissions=found) for name, found in wanted.items() if found]
 
 
 def _last(name: str) -> str:

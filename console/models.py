@@ -53,6 +53,7 @@ class Project(Base):
     shows_environment = BooleanField(default=True)
     key_limit = IntegerField(null=True)
     permission_catalogue = JSONField(default=list)
+    permission_presets = JSONField(default=list, constraints=[SQL("DEFAULT '[]'")])
     alert_email = TextField(null=True)
     created_at = BigIntegerField()
     archived_at = BigIntegerField(null=True)

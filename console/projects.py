@@ -16,7 +16,7 @@ from typing_extensions import TypedDict
 
 from console import activity, catalogue, clock, db, paging, plans, secret
 from console.actor import KEY, Actor
-from console.catalogue import Catalogue, Offer
+from console.catalogue import Catalogue, Offer, Preset, Presets
 from console.errors import Conflict, Forbidden, Invalid, Unknown
 from console.fields import Duration, Email, Fields, Instant, Name, OneOf, Whole, text_schema
 from console.key_fields import Environment
@@ -78,6 +78,10 @@ ABOUT_KEY_LIMIT = "How many live keys at most; null: as many as this installatio
 ABOUT_CATALOGUE = (
     "At most 100 permissions that the console offers for keys; a key may hold others, too"
 )
+ABOUT_PRESETS = (
+    "At most 20 sets of permissions that the forms fill in at once; without any, the forms make "
+    "some by the words of the catalogue"
+)
 ABOUT_PLANS = (
     "At most 20 plans of the project's own, besides the built-in ones. An edited plan holds for "
     "all of its keys at their next check"
@@ -124,6 +128,7 @@ class ProjectSettings(Fields):
     shows_environment: bool | None = Field(None, description=ABOUT_ENVIRONMENT)
     key_limit: KeyLimit | None = Field(None, description=ABOUT_KEY_LIMIT)
     permission_catalogue: Catalogue = Field([], description=ABOUT_CATALOGUE)
+    permission_presets: Presets = Field([], description=ABOUT_PRESETS)
     plans: Plans = Field([], description=ABOUT_PLANS)
     environments: Environments = Field(list(ENVIRONMENTS), description=ABOUT_ENVIRONMENTS)
     default_expiry: Duration | None = Field(None, description=ABOUT_DEFAULT_EXPIRY)
@@ -165,6 +170,7 @@ class ProjectFacts(TypedDict):
     shows_environment: Annotated[bool, Field(description="Whether secrets say `live` or `test`")]
     key_limit: Annotated[int | None, Field(description=ABOUT_KEY_LIMIT)]
     permission_catalogue: Annotated[list[Offer], Field(description=ABOUT_CATALOGUE)]
+    permission_presets: Annotated[list[Preset], Field(description=ABOUT_PRESETS)]
     plans: Annotated[list[Plan], Field(description=ABOUT_PLANS)]
     environments: Annotated[list[Environment], Field(description=ABOUT_ENVIRONMENTS)]
     default_expiry: Annotated[str | None, Field(description=ABOUT_DEFAULT_EXPIRY)]
@@ -204,6 +210,7 @@ def create(fields: Mapping[str, Any], *, by: Actor) -> Project:
         shows_environment=shows_environment,
         key_limit=new.key_limit,
         permission_catalogue=catalogue.stored(new.permission_catalogue),
+        permission_presets=catalogue.stored_presets(new.permission_presets),
         plans=plans.stored(new.plans),
         environments=new.environments,
         default_expiry=new.default_expiry,
@@ -332,6 +339,8 @@ def _differences(project: Project, change: ProjectChange) -> dict[str, tuple[Any
     }  # fmt: skip
     if change.sent("permission_catalogue"):
         wanted["permission_catalogue"] = catalogue.stored(change.permission_catalogue)
+    if change.sent("permission_presets"):
+        wanted["permission_presets"] = catalogue.stored_presets(change.permission_presets)
     if change.sent("plans"):
         wanted["plans"] = plans.stored(change.plans)
     wanted["shows_environment"] = _environment_part(
@@ -418,6 +427,7 @@ def _facts(project: Project) -> ProjectFacts:
         "shows_environment": project.shows_environment,
         "key_limit": project.key_limit,
         "permission_catalogue": list(project.permission_catalogue),
+        "permission_presets": list(project.permission_presets),
         "plans": list(project.plans),
         "environments": list(project.environments),
         "default_expiry": project.default_expiry,

@@ -215,7 +215,7 @@
     const area = document.getElementById(button.dataset.of);
     const { line, lines: preset } = button.dataset;
     const held = linesOf(area);
-    const offered = (one) => area.form.querySelector(`[data-line="${CSS.escape(one)}"]`);
+    const offered = (one) => area.form.querySelector(`[data-line="${CSS.escape(one)}"], [data-lines~="${CSS.escape(one)}"]`);
     if (preset) area.value = [...held.filter((one) => !offered(one)), ...preset.split(" ")].join("\n");
     else if (!held.includes(line)) area.value = [...held, line].join("\n");
     else if (button.ariaPressed) area.value = held.filter((one) => one !== line).join("\n");

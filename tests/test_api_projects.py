@@ -16,7 +16,7 @@ from tests.test_api import V1, access_token, assert_problem
 
 PROJECT_FIELDS = {
     "id", "slug", "name", "prefix", "key_format", "shows_environment", "key_limit",
-    "permission_catalogue", "plans", "environments", "default_expiry", "maximum_lifetime",
+    "permission_catalogue", "permission_presets", "plans", "environments", "default_expiry", "maximum_lifetime",
     "alert_email", "archived", "created_at",
 }  # fmt: skip
 Call = Callable[..., TestResponse]
@@ -54,6 +54,7 @@ def test_create_project_answers_the_project_and_where_it_is(call: Call) -> None:
         "key_format": "base62",
         "shows_environment": False,
         "permission_catalogue": [],
+        "permission_presets": [],
         "plans": [],
         "environments": ["live", "test"],
         "default_expiry": None,

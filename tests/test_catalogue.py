@@ -24,7 +24,8 @@ def with_catalogue(by: Actor, *names: str) -> Project:
 
 
 def presets(project: Project, by: Actor) -> dict[str, list[str]]:
-    return {preset.name: preset.permissions for preset in catalogue.presets(project, by=by)}
+    found = catalogue.presets(project, by=by)
+    return {preset["name"]: preset["permissions"] for preset in found}
 
 
 def names(offers: list[catalogue.Offer]) -> list[str]:
@@ -160,6 +161,56 @@ def test_a_member_learns_nothing_of_others_keys(
 def test_a_project_named_like_latchkeys_own_words_offers_none_of_them(operator: Actor) -> None:
     project = projects.create({"slug": "keys"}, by=operator)
     assert presets(project, operator) == {}
+
+
+PRESETS = [
+    {"name": "Reader", "permissions": ["tasks:read"]},
+    {"name": "Gateway", "permissions": ["tasks:read", "keys:verify"]},
+    {"name": "Operator", "permissions": ["tasks:*", "keys:manage"]},
+]
+
+
+def test_a_projects_own_presets_take_the_place_of_the_others(
+    operator: Actor, project: Project
+) -> None:
+    sent = {"permission_catalogue": TASKS, "permission_presets": PRESETS}
+    found = projects.edit("shop", sent, by=operator)
+    assert presets(found, operator) == {one["name"]: one["permissions"] for one in PRESETS}
+    assert projects.as_dict(Project.get())["permission_presets"] == PRESETS
+    assert Event.select().order_by(Event.id.desc()).get().changes["permission_presets"] == [
+        [], PRESETS]  # fmt: skip
+    back = projects.edit("shop", {"permission_presets": []}, by=operator)
+    assert "Read-only" in presets(back, operator)
+
+
+def test_a_preset_is_offered_to_whoever_may_hand_out_all_of_it(
+    operator: Actor, member: Actor
+) -> None:
+    project = projects.edit("shop", {"permission_presets": PRESETS}, by=operator)
+    assert list(presets(project, member)) == ["Reader", "Gateway"]
+
+
+@pytest.mark.parametrize(
+    ("entries", "field", "words"),
+    [
+        ([{"name": "A", "permissions": ["tasks"]}], "0.permissions", "must look like tasks:read"),
+        ([{"name": "A", "permissions": []}], "0.permissions", "must have one at least"),
+        ([{"name": "A"}], "0.permissions", "is required"),
+        ([{"name": " ", "permissions": ["a:b"]}], "0.name", "must not be empty"),
+        ([PRESETS[0], PRESETS[0]], "", "Reader is there twice"),
+        ([{"name": f"P{n}", "permissions": ["a:b"]} for n in range(21)], "", "at most 20"),
+        (None, "", "must be a list"),
+    ],
+)
+def test_what_is_at_fault_in_a_preset_is_named(
+    operator: Actor, project: Project, entries: Any, field: str, words: str
+) -> None:
+    with pytest.raises(Invalid) as refusal:
+        projects.edit("shop", {"permission_presets": entries}, by=operator)
+    ((name, why),) = refusal.value.fields.items()
+    assert name == f"permission_presets.{field}".rstrip(".")
+    assert words in why
+    assert Project.get().permission_presets == []
 
 
 # --- what is offered --------------------------------------------------------------------------

@@ -49,6 +49,10 @@ CHANGES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         rows("permission_catalogue", {}, OFFER, {"name": "tasks:write"}, {}),
         {"permission_catalogue": [OFFER, {"name": "tasks:write"}]},
     ),
+    "presets": (
+        rows("permission_presets", {}, {"name": "Read-only", "permissions": "a:read, b:read"}),
+        {"permission_presets": [{"name": "Read-only", "permissions": ["a:read", "b:read"]}]},
+    ),
     "plans": (
         rows("plans", {"name": "partner", "per_minute": "5"}, {"name": "open", "per_hour": ""}),
         {"plans": [{"name": "partner", "per_minute": 5}, {"name": "open"}]},
@@ -143,12 +147,14 @@ def test_every_setting_is_in_its_form(signed_in: FlaskClient, operator: Actor) -
     projects.edit(
         "shop",
         {"permission_catalogue": [OFFER], "plans": [{"name": "partner", "per_hour": 50}],
+         "permission_presets": [{"name": "All", "permissions": ["a:b", "c:d"]}],
          "default_expiry": "45d", "maximum_lifetime": "1y", "environments": ["test"],
          "alert_email": "team@example.com", "key_limit": 7},
         by=operator,
     )  # fmt: skip
     page = signed_in.get(SETTINGS)
     assert values(page, "permission_catalogue.name") == ["tasks:read", "", ""]
+    assert values(page, "permission_presets.permissions") == ["a:b c:d", "", ""]
     assert values(page, "plans.per_hour") == ["50", "", ""]
     for name, value in (("default_expiry", "45d"), ("maximum_lifetime", "1y"), ("key_limit", "7"),
                         ("alert_email", "team@example.com"), ("prefix", "sk")):  # fmt: skip
@@ -173,6 +179,12 @@ def test_every_setting_is_in_its_form(signed_in: FlaskClient, operator: Actor) -
          "Must look like tasks:read", 'value="Nameless"'),
         ("permissions", rows("permission_catalogue", OFFER, OFFER), "is there twice",
          'value="View tasks"'),
+        ("presets", rows("permission_presets", {}, {"name": "All", "permissions": "tasks"}),
+         "'tasks' must look like tasks:read", 'id="permission_presets.1.permissions-error"'),
+        ("presets", rows("permission_presets", {"name": "None", "permissions": ""}),
+         "Must have one at least", 'value="None"'),
+        ("presets", rows("permission_presets", {"name": "", "permissions": "a:b"}),
+         "Must not be empty", 'value="a:b"'),
         ("plans", rows("plans", {}, {"name": "gold", "per_minute": "many"}),
          "Must be a whole number", 'id="plans.1.per_minute-error"'),
         ("plans", rows("plans", {"name": "free"}), "free is built in", 'value="free"'),
@@ -191,7 +203,7 @@ def test_a_mistake_is_told_beside_its_field_and_nothing_is_saved(
         assert answer.status_code == 422
         assert told in words(answer) and "Nothing was saved: see above" in words(answer)
         assert kept is None or kept in answer.text
-        assert answer.text.count("<section") == (1 if headers else 8)
+        assert answer.text.count("<section") == (1 if headers else 9)
         assert answer.text.count('role="alert"') == 1
     assert state("shop") == before
 
@@ -242,6 +254,7 @@ OTHERS: dict[str, dict[str, Any]] = {
     "general": {"name": "Other"},
     "secrets": {"prefix": "ok", "key_format": "base62", "shows_environment": "yes"},
     "permissions": rows("permission_catalogue", {"name": "a:b"}),
+    "presets": rows("permission_presets", {"name": "Some", "permissions": "a:b"}),
     "plans": rows("plans", {"name": "other"}),
     "lifetimes": {"key_limit": "", "default_expiry": "", "maximum_lifetime": "2y"},
     "environments": {"environments": ["live"]},
@@ -250,6 +263,7 @@ OTHERS: dict[str, dict[str, Any]] = {
 SHOWN = {
     "general": "Name: Store", "secrets": "Prefix: vsp_sk Format: base62 Environment: Left out",
     "permissions": "Permissions: tasks:read (View tasks), tasks:write",
+    "presets": "Presets: Read-only: a:read, b:read",
     "plans": "Plans: partner: 5 a minute; open: None",
     "lifetimes": "Live keys at most: 7 New keys live for: 7d Keys live at most: 1y",
     "environments": "New keys may be: test", "alerts": "Address of the team: team@example.com",
@@ -279,7 +293,7 @@ def test_whoever_saves_second_is_told_and_loses_nothing(app: Flask, signed_in: F
     assert (mistake.status_code, seen_in(mistake, "permissions")) == (422, opened[1])
     for headers in ({}, ALONE):
         told = other.post(f"{SETTINGS}/permissions", data=second, headers=headers)
-        assert told.status_code == 409 and told.text.count("<section") == (1 if headers else 7)
+        assert told.status_code == 409 and told.text.count("<section") == (1 if headers else 8)
         assert "Somebody changed this since you opened it. Nothing was saved" in words(told)
         assert "tasks:read (View tasks)" in words(told)
         assert values(told, "permission_catalogue.name") == ["tasks:write"]

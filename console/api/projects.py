@@ -64,6 +64,7 @@ def read_project(slug: str) -> Response:
     example={
         "key_limit": 50,
         "permission_catalogue": [{"name": "tasks:read", "description": "View tasks"}],
+        "permission_presets": [{"name": "Read-only", "permissions": ["tasks:read"]}],
         "plans": [{"name": "partner", "per_minute": 50, "per_hour": 2000}],
         "maximum_lifetime": "1y",
         "default_expiry": "90d",

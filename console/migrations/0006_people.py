@@ -15,6 +15,7 @@ from peewee import (
 )
 
 COLUMNS = (
+    """ALTER TABLE "project" ADD COLUMN "permission_presets" {json} NOT NULL DEFAULT '[]'""",
     """ALTER TABLE "project" ADD COLUMN "plans" {json} NOT NULL DEFAULT '[]'""",
     """ALTER TABLE "project" ADD COLUMN "environments" {json} NOT NULL DEFAULT '["live","test"]'""",
     'ALTER TABLE "project" ADD COLUMN "default_expiry" TEXT',

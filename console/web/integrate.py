@@ -24,7 +24,7 @@ from console.gate import VERIFY, Question
 from console.known import Known
 from console.models import ENVIRONMENTS, Key, Project
 from console.permissions import KEYS_READ, KEYS_WRITE
-from console.web import actor, client_ip, enter, is_htmx
+from console.web import actor, client_ip, enter, inputs, is_htmx
 from console.web.keys import key_here
 
 blueprint = Blueprint("integrate", __name__, url_prefix="/projects/<slug>/integrate")
@@ -33,7 +33,6 @@ WAYS = {"nginx": "nginx", "python": "Python", "node": "Node.js", "curl": "curl"}
 EXAMPLE = {"permissions": ["tasks:read"], "method": "GET", "path": "/tasks", "ip": "203.0.113.7"}
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS")
 OFFERED = 50  # keys in the picker at once
-ITEMS = re.compile(r"[\s,;]+")
 # Stands where a real check has an id of its own: this one is in no log.
 REQUEST_ID = "req_…"
 KEY, SECRET = "key", "secret"
@@ -281,7 +280,7 @@ def _asked(project: Project) -> check.Request:
     question: dict[str, Any] = {
         "key": form.get("secret", "").strip() if form.get("with") == SECRET else "",
         "project": project.slug,
-        "permissions": [one for one in ITEMS.split(form.get("permissions", "")) if one],
+        "permissions": inputs.items(form.get("permissions", "")),
         "method": form.get("method", ""),
         "path": form.get("path", "").strip(),
     }

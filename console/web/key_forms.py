@@ -2,7 +2,6 @@
 what they answer when somebody else was faster."""
 
 import json
-import re
 import secrets
 from collections.abc import Mapping
 from typing import Any
@@ -25,7 +24,7 @@ from console.errors import Conflict, Forbidden, Invalid, NotFresh, Refused, Unkn
 from console.key_fields import KeyChange
 from console.models import ACTIVE, REVOKED, Event, Key, Project
 from console.permissions import KEYS_WRITE
-from console.web import actor, client_ip, done, enter, invalid, words
+from console.web import actor, client_ip, done, enter, inputs, invalid, words
 from console.web.key_secret import show_secret
 from console.web.keys import Answer, back_from, blueprint, is_on_its_page, key_here
 
@@ -39,7 +38,6 @@ FORM_FIELDS = frozenset({
     "name", "description", "environment", "status", "expiration", "plan", "per_minute", "per_hour",
     *PREVIEWED, *MORE,
 })  # fmt: skip
-SEPARATORS = re.compile(r"[\s,;]+")
 MANY_ADDRESSES = 1_000_000_000
 OFFERS_OPEN_MAX = 12
 
@@ -174,14 +172,14 @@ def _show_changes(key: Key, changed: key_versions.Changed) -> Answer:
 def _is_same(name: str, typed: str, value: str) -> bool:
     """Whether a field of the form says the same: browsers send line ends of their own."""
     if name in LISTS:
-        return _items(typed) == _items(value)
+        return inputs.items(typed) == inputs.items(value)
     return typed.replace("\r\n", "\n").strip() == value.strip()
 
 
 def _shown(name: str, value: str) -> str:
     """A field's value on one line, beside what somebody typed."""
     if name in LISTS:
-        value = ", ".join(_items(value))
+        value = ", ".join(inputs.items(value))
     elif name == "status" or value in limits.PLANS:
         value = value.capitalize()
     return value or "empty"
@@ -226,7 +224,7 @@ def _meaning(field: str, form: Mapping[str, Any], project: Project) -> dict[str,
     if field == "expires_on":
         settings = KeyChange.read(_expiration({"expiration": ON_DATE, "expires_on": form[field]}))
         return {"ends_at": key_rules.end(settings, project, clock.now())}
-    items = _items(form[field])
+    items = inputs.items(form[field])
     settings = KeyChange.read({field: items})
     if field == "permissions":
         return {"meaning": catalogue.meaning(settings.permissions, project, by=actor())}
@@ -257,7 +255,7 @@ def _offers(project: Project, form: Mapping[str, Any]) -> dict[str, Any]:
              is_catalogue and len(offered) <= OFFERS_OPEN_MAX),
             ("Latchkey's own API", catalogue.own_offered(project, by=actor()), False),
         ),
-        "held": _items(str(form.get("permissions", ""))),
+        "held": inputs.items(str(form.get("permissions", ""))),
         "notes": {field: _note(field, form, project) for field in PREVIEWED},
         "my_address": client_ip(),
         "others": {},
@@ -324,8 +322,8 @@ def _settings(form: Mapping[str, str]) -> dict[str, Any]:
     fields: dict[str, Any] = {
         "name": form.get("name", ""),
         "description": form.get("description", ""),
-        "permissions": _items(form.get("permissions", "")),
-        "ip_allowlist": _items(form.get("ip_allowlist", "")),
+        "permissions": inputs.items(form.get("permissions", "")),
+        "ip_allowlist": inputs.items(form.get("ip_allowlist", "")),
     }
     if form.get("environment"):
         fields["environment"] = form["environment"]
@@ -334,25 +332,16 @@ def _settings(form: Mapping[str, str]) -> dict[str, Any]:
         fields["plan"] = form["plan"]
     if form.get("plan") == limits.ENTERPRISE:
         fields["rate_limit"] = {
-            name: _number(form[name]) for name in ("per_minute", "per_hour") if form.get(name)
+            name: inputs.number(form[name]) for name in ("per_minute", "per_hour") if form.get(name)
         }
     if "monthly_quota" in form:
-        fields["monthly_quota"] = _number(form["monthly_quota"]) if form["monthly_quota"] else None
+        quota = form["monthly_quota"]
+        fields["monthly_quota"] = inputs.number(quota) if quota else None
     if "external_id" in form:
         fields["external_id"] = form["external_id"] or None
     if "metadata" in form:
         fields["metadata"] = _object(form["metadata"])
     return fields
-
-
-def _items(text: str) -> list[str]:
-    return [item for item in SEPARATORS.split(text) if item]
-
-
-def _number(text: str) -> Any:
-    """The number typed, or the text itself, which the field's own rule then refuses."""
-    text = text.strip()
-    return int(text) if text.isascii() and text.isdigit() and len(text) < 19 else text
 
 
 def _object(text: str) -> Any:

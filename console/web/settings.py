@@ -14,7 +14,7 @@ from console import catalogue, limits, plans, projects
 from console.errors import Conflict, Invalid, Refused, Unknown
 from console.models import ENVIRONMENTS, Project
 from console.permissions import PROJECTS_MANAGE
-from console.web import actor, done, enter, is_htmx, words
+from console.web import actor, done, enter, inputs, is_htmx, words
 from console.web.project_list import FORMATS
 
 blueprint = Blueprint("settings", __name__, url_prefix="/projects/<slug>/settings")
@@ -27,14 +27,16 @@ Places = dict[str, str]  # the name of a row in the API -> in the form, where em
 # The lists that are edited in rows, and what a row has.
 COLUMNS = {
     "permission_catalogue": ("name", "description"),
+    "permission_presets": ("name", "permissions"),
     "plans": ("name", "per_minute", "per_hour"),
 }
 # What each setting is called where the present ones are told.
 LABELS = {
     "name": "Name", "prefix": "Prefix", "key_format": "Format", "shows_environment": "Environment",
-    "permission_catalogue": "Permissions", "plans": "Plans", "key_limit": "Live keys at most",
-    "default_expiry": "New keys live for", "maximum_lifetime": "Keys live at most",
-    "environments": "New keys may be", "alert_email": "Address of the team",
+    "permission_catalogue": "Permissions", "permission_presets": "Presets", "plans": "Plans",
+    "key_limit": "Live keys at most", "default_expiry": "New keys live for",
+    "maximum_lifetime": "Keys live at most", "environments": "New keys may be",
+    "alert_email": "Address of the team",
 }  # fmt: skip
 EMPTY_ROWS = 2
 ROWS_MAX = 200  # more than any list may have, so that one too long is told as such
@@ -126,12 +128,21 @@ def _permissions(form: Form, places: Places) -> dict[str, Any]:
     return {"permission_catalogue": _typed_rows("permission_catalogue", form, places)}
 
 
+def _presets(form: Form, places: Places) -> dict[str, Any]:
+    rows = _typed_rows("permission_presets", form, places)
+    return {
+        "permission_presets": [
+            {"name": row["name"], "permissions": inputs.items(row["permissions"])} for row in rows
+        ]
+    }
+
+
 def _plans(form: Form, places: Places) -> dict[str, Any]:
     rows = _typed_rows("plans", form, places)
     figures = ("per_minute", "per_hour")
     return {
         "plans": [
-            {"name": row["name"], **{one: _number(row[one]) for one in figures if row[one]}}
+            {"name": row["name"], **{one: inputs.number(row[one]) for one in figures if row[one]}}
             for row in rows
         ]
     }
@@ -140,7 +151,7 @@ def _plans(form: Form, places: Places) -> dict[str, Any]:
 def _lifetimes(form: Form, places: Places) -> dict[str, Any]:
     typed = {name: form[name].strip() or None for name in SETTINGS["lifetimes"] if name in form}
     limit = typed.get("key_limit")
-    return {**typed, "key_limit": _number(limit)} if limit else typed
+    return {**typed, "key_limit": inputs.number(limit)} if limit else typed
 
 
 def _environments(form: Form, places: Places) -> dict[str, Any]:
@@ -156,6 +167,7 @@ SETTINGS: Mapping[str, tuple[str, ...]] = {
     "general": ("name",),
     "secrets": ("prefix", "key_format", "shows_environment"),
     "permissions": ("permission_catalogue",),
+    "presets": ("permission_presets",),
     "plans": ("plans",),
     "lifetimes": ("key_limit", "default_expiry", "maximum_lifetime"),
     "environments": ("environments",),
@@ -165,6 +177,7 @@ SECTIONS: Mapping[str, Callable[[Form, Places], dict[str, Any]]] = {
     "general": _general,
     "secrets": _secrets,
     "permissions": _permissions,
+    "presets": _presets,
     "plans": _plans,
     "lifetimes": _lifetimes,
     "environments": _environments,
@@ -197,12 +210,6 @@ def _typed_rows(of: str, form: Form, places: Places) -> Rows:
             places[f"{of}.{len(typed)}"] = f"{of}.{number}"
             typed.append(stripped)
     return typed
-
-
-def _number(text: str) -> Any:
-    """The number typed, or the text itself, which the field's own rule then refuses."""
-    text = text.strip()
-    return int(text) if text.isascii() and text.isdigit() and len(text) < 19 else text
 
 
 def _names_of_form(fields: Mapping[str, str], places: Places) -> dict[str, str]:
@@ -262,6 +269,9 @@ def _in_words(name: str, value: Any) -> str:
     if name == "permission_catalogue":
         offers = [(one["name"], one["description"]) for one in value]
         return ", ".join(f"{what} ({why})" if why else what for what, why in offers) or "Empty"
+    if name == "permission_presets":
+        presets = [f"{one['name']}: {', '.join(one['permissions'])}" for one in value]
+        return "; ".join(presets) or "Empty"
     if name == "plans":
         figures = [(one["name"], words.rate(one["per_minute"], one["per_hour"])) for one in value]
         return "; ".join(f"{plan}: {rate}" for plan, rate in figures) or "Empty"
@@ -273,7 +283,11 @@ def _in_words(name: str, value: Any) -> str:
 
 
 def _as_typed(of: str, stored: list[dict[str, Any]]) -> Rows:
-    return [{name: str(row[name] or "") for name in COLUMNS[of]} for row in stored]
+    return [{name: _text(row[name]) for name in COLUMNS[of]} for row in stored]
+
+
+def _text(value: Any) -> str:
+    return " ".join(value) if isinstance(value, list) else str(value or "")
 
 
 def _told(project: Project) -> dict[str, Any]:

@@ -156,6 +156,23 @@ def test_buttons_edit_the_lines_of_the_field_and_nothing_else_does(page: Page) -
     )
 
 
+def test_a_preset_of_the_project_takes_the_place_of_another(page: Page, shop: Shop) -> None:
+    own = [
+        {"name": "Clerk", "permissions": ["orders:read", "stock:count"]},
+        {"name": "Courier", "permissions": ["parcels:send"]},
+    ]
+    shop.call("PATCH", "/projects/shop", {"permission_presets": own})
+    page.reload()
+    form = form_of(page)
+    field = form.get_by_label("Permissions")
+    field.fill("mine:one")
+    form.get_by_role("button", name="Clerk").click()
+    expect(field).to_have_value("mine:one\norders:read\nstock:count")
+    form.get_by_role("button", name="Courier").click()
+    expect(field).to_have_value("mine:one\nparcels:send")
+    shop.call("PATCH", "/projects/shop", {"permission_presets": []})
+
+
 def test_a_warning_appears_with_what_opens_everything_and_goes_with_it(page: Page) -> None:
     form = form_of(page)
     warning = form.get_by_text("opens everything, here and in your services")

@@ -42,7 +42,7 @@ def rename(fields: Mapping[str, Any], *, by: Actor) -> Person:
     name = OwnName.read(fields).name
     of(by)
     with db.write():
-        person = person_to_change(by.person_id or "")
+        person = person_to_change(by.person_id or "", by=by)
         if person.name != name:
             before, person.name = person.name, name
             person.save(only=[Person.name])
@@ -70,7 +70,7 @@ def change_password(
     about = [before.email, before.name]
     password_hash = passwords.chosen(change.password, about=about)
     with db.write():
-        person = person_to_change(before.id)
+        person = person_to_change(before.id, by=by)
         if sessions.method_of(token) is None:  # a change of the password has ended it, too
             raise Unauthenticated("Your password was changed meanwhile. Sign in again.")
         told = (SET, CHANGED) if person.password_hash else (None, SET)

@@ -1,6 +1,6 @@
 """Who is acting, and what they may do in a project: one answer for every door."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from console import clock, permissions
@@ -33,12 +33,14 @@ class Actor:
     kind: str
     id: str | None
     name: str
-    owner_id: str | None = None  # the person to whom new keys belong
+    owner_id: str | None = None  # the person behind it: new keys are theirs, and they see secrets
     is_owner: bool = False
     roles: Mapping[str, str] = field(default_factory=dict)  # project id -> role
     project_id: str | None = None  # a key acts inside its own
     permissions: frozenset[str] = frozenset()  # a key's
     fresh_until: int | None = None  # of a session; who is not asked again has none
+    # Raises where the session or key has ended, or changed, since the request came with it.
+    refuse_ended: Callable[[], None] | None = field(default=None, compare=False, repr=False)
     ip: str | None = None
     request_id: str | None = None
 
@@ -75,6 +77,12 @@ class Actor:
             raise Unknown("There is no such thing here.")
         if not self.may(permission, project_id):
             raise self.denied(permission)
+
+    def require_open(self) -> None:
+        """Raises Unauthenticated, or what a check says of the key, where what this actor came with
+        holds no more. For the transaction that acts on their rights: those were read before it."""
+        if self.refuse_ended is not None:
+            self.refuse_ended()
 
     def require_fresh(self, spare: int = 0) -> None:
         """Raises NotFresh where the person proved too long ago that they are there, or will have in

@@ -116,6 +116,8 @@ def store(records: str) -> None:
     db.handle.execute_sql("DELETE FROM batch")
     db.handle.execute_sql(UNPACK.format(records=dialect.records, fields=fields), (records,))
     db.handle.execute_sql(ENTRIES.format(permissions=dialect.permissions))
+    if dialect.holds_keys:
+        db.handle.execute_sql(dialect.holds_keys)
     for statement in (USAGE, LAST_USE_OF_KEYS, LAST_USE_OF_SECRETS, SPENT, OUTCOMES):
         db.handle.execute_sql(statement)
 
@@ -124,6 +126,9 @@ class _Dialect(NamedTuple):
     records: str  # the elements of the array given, as rows of `seq` and `v`
     field: str  # one element of `v`, as text
     permissions: str
+    holds_keys: str = (
+        ""  # in the order of whoever else holds several, so that nobody waits in a circle
+    )
 
 
 SQLITE = _Dialect(
@@ -135,4 +140,8 @@ POSTGRESQL = _Dialect(
     records="SELECT seq, v FROM jsonb_array_elements(%s::jsonb) WITH ORDINALITY AS j(v, seq)",
     field="v->>{}",
     permissions="CAST(permissions AS jsonb)",
+    holds_keys="""
+        SELECT id FROM key WHERE id IN (SELECT key_id FROM batch)
+        ORDER BY id COLLATE "C" FOR NO KEY UPDATE
+    """,
 )

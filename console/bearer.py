@@ -1,6 +1,7 @@
 """Turns the credential of an API call into the actor who makes it: a key's holder or a person."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 
 from config import Config
 from console import check, sessions, wire
@@ -43,26 +44,24 @@ def caller(
                 credential, signing_key=config.secret_key, ip=ip, request_id=request_id
             )
         )
-    verdict = check.check(
-        check.Request(
-            secret=credential,
-            request_id=request_id,
-            ip=ip,
-            method=environ["REQUEST_METHOD"],
-            # WSGI hands UTF-8 on as Latin-1 (PEP 3333).
-            endpoint=environ.get("PATH_INFO", "").encode("latin-1").decode("utf-8", "replace"),
-            user_agent=environ.get("HTTP_USER_AGENT", ""),
-            permissions=needs,
-            cost=cost,
-        ),
-        syncs=syncs,
+    request = check.Request(
+        secret=credential,
+        request_id=request_id,
+        ip=ip,
+        method=environ["REQUEST_METHOD"],
+        # WSGI hands UTF-8 on as Latin-1 (PEP 3333).
+        endpoint=environ.get("PATH_INFO", "").encode("latin-1").decode("utf-8", "replace"),
+        user_agent=environ.get("HTTP_USER_AGENT", ""),
+        permissions=needs,
+        cost=cost,
     )
+    verdict = check.check(request, syncs=syncs)
     if not verdict.is_valid or verdict.key is None:
         raise wire.Denied(verdict)
-    return Caller(_holder(verdict.key, ip, request_id), verdict)
+    return Caller(_holder(verdict.key, request), verdict)
 
 
-def _holder(key: Known, ip: str | None, request_id: str) -> Actor:
+def _holder(key: Known, request: check.Request) -> Actor:
     return Actor(
         kind=KEY,
         id=key.id,
@@ -70,6 +69,14 @@ def _holder(key: Known, ip: str | None, request_id: str) -> Actor:
         owner_id=key.owner_id,
         project_id=key.project_id,
         permissions=frozenset(key.permissions),
-        ip=ip,
-        request_id=request_id,
+        refuse_ended=partial(_refuse_ended, request, tuple(key.permissions)),
+        ip=request.ip,
+        request_id=request.request_id,
     )
+
+
+def _refuse_ended(request: check.Request, held: tuple[str, ...]) -> None:
+    """Raises Denied where the key does not hold by now, or less of it."""
+    verdict = check.judge(replace(request, permissions=held))
+    if not verdict.is_valid:
+        raise wire.Denied(verdict)

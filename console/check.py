@@ -207,6 +207,14 @@ def check(request: Request, *, syncs: bool = True) -> Verdict:
         return _unavailable(request, now)
 
 
+def judge(request: Request) -> Verdict:
+    """What the rules say of secret and key by now, limits aside; stores and spends nothing."""
+    now = clock.now()
+    key = _find(request)
+    code = INVALID if key is None else _first_failure(RULES_OF_A_KEY, request, key, now)
+    return Verdict(code, request.request_id, now)
+
+
 def _find(request: Request) -> Known | None:
     """The key that the presented secret opens; no database read for what cannot be one.
 

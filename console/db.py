@@ -22,6 +22,8 @@ from peewee import Database, DatabaseProxy, Model, PostgresqlDatabase, SqliteDat
 from playhouse.migrations import Runner
 from playhouse.shortcuts import ReconnectMixin
 
+from console.actor import Actor
+
 P = ParamSpec("P")
 R = TypeVar("R")
 T = TypeVar("T")
@@ -45,6 +47,7 @@ class _LastThings(threading.local):
 
     def __init__(self) -> None:
         self.depth = 0
+        self.asked: set[int] = set()  # the actors who were found to be there still
         self.things: list[tuple[Callable[[list[Any]], None], Any]] = []
 
     def add(self, work: Callable[[list[Any]], None], thing: Any) -> None:
@@ -65,6 +68,14 @@ class _LastThings(threading.local):
             raise
         finally:
             self.depth -= 1
+            if not self.depth:
+                self.asked.clear()
+
+    def ask(self, by: Actor) -> None:
+        """Once in a transaction: it may itself end what they came with."""
+        if id(by) not in self.asked:
+            by.require_open()
+            self.asked.add(id(by))
 
     def _do(self) -> None:
         together: dict[Callable[[list[Any]], None], list[Any]] = {}
@@ -192,13 +203,16 @@ def close() -> None:
 
 
 @contextmanager
-def write() -> Iterator[None]:
-    """One transaction. All of it is stored, or none.
+def write(by: Actor | None = None) -> Iterator[None]:
+    """One transaction. All of it is stored, or none. `by`, who acts in it, must still have what
+    they came with (Actor.require_open).
 
     On SQLite the process's writers queue here, in order, instead of polling for the file lock;
     none waits longer than it would for the file. Raises peewee.OperationalError then.
     """
     with _one_writer(), _last_things.done():
+        if by is not None:
+            _last_things.ask(by)
         yield
 
 
@@ -277,11 +291,12 @@ def _waiting_at_most(seconds: float) -> Iterator[None]:
 
 
 def transaction(function: Callable[P, R]) -> Callable[P, R]:
-    """A function that runs in one transaction."""
+    """A function that runs in one transaction, of the actor among its arguments."""
 
     @wraps(function)
     def inside(*args: P.args, **kwargs: P.kwargs) -> R:
-        with write():
+        actors = (one for one in (*args, *kwargs.values()) if isinstance(one, Actor))
+        with write(next(actors, None)):
             return function(*args, **kwargs)
 
     return inside

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from console import db, links, people, projects, sessions
+from console import db, links, people, person_rows, projects, sessions
 from console.actor import Actor
 from console.errors import Forbidden, Unknown
 from console.links import SETUP
@@ -40,7 +40,7 @@ def set_up(token: str, fields: dict[str, Any], *, by: Actor) -> Person:
     password_hash = chosen(new.password, about=[new.email, new.name])
     with db.write():
         # Asked again where nobody else can be added: of two that come at once, one is first.
-        db.hold_table(Person)
+        person_rows.hold_people()
         refuse_setup_unless_open(token)
         person = people.add_person(
             new.email, new.name, password_hash, is_owner=True, roles={}, by=by

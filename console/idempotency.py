@@ -71,7 +71,7 @@ def once(
     except ValueError as error:
         raise Invalid({HEADER: str(error)}) from None
     fingerprint = hashlib.sha256(json.dumps(request, sort_keys=True).encode()).hexdigest()
-    with db.write():
+    with db.write(by):
         db.hold_name(row_id)
         now = clock.now()
         KeptAnswer.delete().where(KeptAnswer.expires_at <= now).execute()

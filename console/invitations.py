@@ -22,6 +22,7 @@ from console.person_rows import (
     CHANGED,
     SET,
     find_person,
+    hold_people,
     is_invited,
     person_to_change,
     record,
@@ -120,7 +121,7 @@ def may_invite(person: Person, by: Actor) -> bool:
 
 def _invite(person_id: str, by: Actor) -> Sent:
     with db.write():
-        person = person_to_change(person_id)
+        person = person_to_change(person_id, by=by)
         if not may_invite(person, by):  # by now
             raise Forbidden("You cannot invite this person: ask an owner to.")
         if person.password_hash is not None:
@@ -140,7 +141,7 @@ def reset(person_id: str, *, by: Actor) -> Sent:
     by.require_fresh()
     refuse_but_owners(by)
     with db.write():
-        person = person_to_change(person_id)
+        person = person_to_change(person_id, by=by)
         if person.password_hash is None:
             raise Conflict(f"{person.email} has no password yet; invite them again instead.")
         _refuse_disabled(person)
@@ -174,7 +175,7 @@ def _send_forgotten(email: str, by: Actor) -> None:
     if not throttle.allow("forgot-to", found.id, most=TO_ONE, within_ms=clock.HOUR):
         return
     with db.write():
-        person = person_to_change(found.id)
+        person = person_to_change(found.id, by=by)
         # The links before hold on: whoever asks in another's name takes nothing from them.
         made = make(RESET, person, by=by)
     mail.send(made.email, *letters.letter(RESET, made.token, made.expires_at, by=by))
@@ -190,7 +191,7 @@ def login_link(email: str, *, by: Actor) -> Made:
     if found is None:
         raise Invalid({"email": f"there is no person {email}"})
     with db.write():
-        person = person_to_change(found.id)
+        person = person_to_change(found.id, by=by)
         _refuse_disabled(person)
         links.end(LOGIN, person.id)
         return make(LOGIN, person, by=by)
@@ -230,7 +231,7 @@ def join(token: str, fields: Mapping[str, Any], *, by: Actor) -> Person:
     password_hash = chosen(given.password, about=about)
     with db.write():
         # Asked again where nobody else changes people: of two that come at once, one is first.
-        db.hold_table(Person)
+        hold_people(by)
         person = invited(token)
         changes: dict[str, tuple[Any, Any]] = {"password": (None, SET)}
         if given.name is not None and given.name != person.name:
@@ -264,7 +265,7 @@ def reset_password(token: str, fields: Mapping[str, Any], *, by: Actor) -> Perso
     given = Resetting.read(fields)
     password_hash = chosen(given.password, about=[person.email, person.name])
     with db.write():
-        db.hold_table(Person)
+        hold_people(by)
         person = who_resets(token)
         person.password_hash = password_hash
         person.save(only=person.dirty_fields)
@@ -291,7 +292,7 @@ def sign_in(
 ) -> tuple[str, Person]:
     """A new session's token, and whose it is; once. Raises Forbidden."""
     with db.write():
-        db.hold_table(Person)
+        hold_people()
         person = who_signs_in(token)
         links.end(LOGIN, person.id)
         begun = sessions.begin(

@@ -3,9 +3,9 @@
 from collections.abc import Iterable
 
 from console import db, person_rows
-from console.actor import Actor
-from console.errors import Invalid
-from console.models import Key, Membership, Person
+from console.actor import KEY, Actor
+from console.errors import Conflict, Forbidden, Invalid
+from console.models import Key, Membership, Person, Secret
 from console.permissions import ADMIN
 
 CANDIDATES_MAX = 200
@@ -15,16 +15,33 @@ CANNOT_OWN = "must be the address of somebody who can sign in and has a role in 
 
 def hand_over(key: Key, email: str | None, *, by: Actor) -> None:
     """Makes the key that person's, in the caller's transaction, which holds and then saves it; what
-    is already so stays so. For owners and admins of the project. Raises Forbidden, NotFresh,
-    Invalid."""
+    is already so stays so. For owners and admins of the project, and for no key: whoever made one
+    could hand on what is theirs. Raises Forbidden, NotFresh, Invalid."""
     if email == (key.owner.email if key.owner else None):
         return
     if not by.may(ADMIN, key.project_id):
         raise by.denied(ADMIN)
+    if by.kind == KEY:
+        raise Forbidden("No key hands keys over: use the access token of an owner or admin.")
     by.require_fresh()
     if email is None:
         raise Invalid({"owner": "cannot be taken away: name who is to have the key"})
     key.owner = _owner_held(email, key.project_id)
+
+
+def refuse_known_to_leavers(key: Key, now: int) -> None:
+    """Before a key that was stopped works again: raises Conflict where somebody knows its secret
+    who has left since. For them it counted as settled."""
+    works = Secret.superseded_at.is_null() | (Secret.works_until > now)
+    here = Person.select(Person.id).where(Person.disabled_at.is_null())
+    known = Secret.select().where(
+        Secret.key == key, works, Secret.seen_by.is_null(False), Secret.seen_by.not_in(here)
+    )
+    if known.exists():
+        raise Conflict(
+            f"Somebody who has left knows the secret of {key.name}: rotate it first. The new "
+            "secret works once the key does."
+        )
 
 
 def _owner_held(email: str, project_id: str) -> Person:

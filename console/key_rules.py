@@ -25,8 +25,8 @@ def held_open(project_id: str) -> Project:
         raise Unknown("This project has just been deleted.")
     if project.archived_at is not None:
         raise Conflict(
-            f"The project {project.slug} is archived: its keys can be revoked and deleted, and "
-            "nothing else, until an owner restores it."
+            f"The project {project.slug} is archived: its keys can be revoked, deleted and "
+            "handed over, and nothing else, until an owner restores it."
         )
     return project
 

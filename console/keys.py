@@ -106,7 +106,7 @@ def add(
         metadata=new.metadata,
         created_at=now,
         updated_at=now,
-        created_by=by.person_id,
+        created_by=by.owner_id,
         **columns,
     )
     _store_secret(key, digest, now, by, imported_at)
@@ -130,7 +130,7 @@ def _store_secret(
         prefix=key.prefix,
         created_at=now,
         imported_at=imported_at,
-        seen_by=by.person_id if imported_at is None else None,
+        seen_by=by.owner_id if imported_at is None else None,
     )
 
 
@@ -307,6 +307,7 @@ def edit(key_id: str, fields: Mapping[str, Any], *, by: Actor, as_of: int | None
     if change.sent("status"):
         _set_status(key, change.status, by, now)
     if status_before != ACTIVE and key.status_at(now) == ACTIVE:
+        key_owner.refuse_known_to_leavers(key, now)
         refuse_over_limit(key.project, now)
     if key.dirty_fields:
         key.save(only=key.dirty_fields)
@@ -510,7 +511,8 @@ def delete(key_id: str, *, by: Actor, confirm: str | None = None) -> None:
     key = key_to_change(key_id, by=by)
     _refuse_other_name(key, confirm)
     key.updated_at = clock.now()
-    _record("key.deleted", key, by, {"name": (key.name, None), "prefix": (key.prefix, None)})
+    gone = {field: (value, None) for field, value in key_fields.facts(key).items()}
+    _record("key.deleted", key, by, {**gone, "prefix": (key.prefix, None)})
     limits.forget(key.id)
     key.delete_instance()
 
@@ -542,6 +544,8 @@ def extend_many(key_ids: Iterable[str], fields: Mapping[str, Any], *, by: Actor)
     sooner = [key for key in keys_to_change(key_ids, by=by) if key_fields.ends_before(key, ends_at)]
     for key in sooner:
         refuse_grants(key.permissions, key.project_id, by)
+        if key.status_at(now) == EXPIRED:
+            key_owner.refuse_known_to_leavers(key, now)
     for project_id in sorted({key.project_id for key in sooner}):
         key_rules.end(extension, key_rules.held_open(project_id), now)
     _refuse_too_many_again(sooner)

@@ -18,6 +18,7 @@ from console import (
     clock,
     db,
     invitations,
+    key_rules,
     links,
     mail,
     paging,
@@ -188,23 +189,24 @@ def as_dict(member: Member) -> MemberObject:
 
 def add(slug: str, fields: Mapping[str, Any], *, by: Actor) -> tuple[Member, Sent | None]:
     """Gives a role to whoever has this address, and invites who has not joined yet; somebody new is
-    a person from now on.
+    a person from now on. Only people give roles: a key outlives its owner's.
 
     The link is in the answer only for whoever may do all that the person may; for others there is
     one by mail, or none. Raises Unknown, Forbidden, NotFresh, Invalid; Conflict for who has a role
     here already.
     """
     project = project_to_lead(slug, by=by)
+    _refuse_keys(by)
     by.require_fresh()
     new = NewMember.read(fields)
     with db.write():
-        db.hold_table(Person)
-        projects.held(project.id)
+        person_rows.hold_people(by)
+        key_rules.held_open(project.id)
         person = Person.get_or_none(Person.email == new.email)
         if person is None:
             person = person_rows.create(new.email, new.name, by=by)
         else:
-            person = person_rows.person_to_change(person.id)
+            person = person_rows.person_to_change(person.id, by=by)
             _refuse_member(person, project)
         _set_role(person, project.id, None, new.role, by)
         may_see = invitations.may_invite(person, by)
@@ -246,11 +248,12 @@ def invite(slug: str, person_id: str, *, by: Actor) -> Sent:
 
 def change_role(slug: str, person_id: str, fields: Mapping[str, Any], *, by: Actor) -> Member:
     """Gives a member another role. Raises Unknown, Forbidden, NotFresh, Invalid; Conflict for an
-    owner of the installation."""
+    owner of the installation, and in an archived project."""
     project = _project_of(slug, person_id, by=by)
     wanted = RoleChange.read(fields).role
     with db.write():
-        member = _member_to_change(project, person_id)
+        member = _member_to_change(project, person_id, by)
+        key_rules.held_open(project.id)
         if wanted != member.role:
             _set_role(member.person, project.id, member.role, wanted, by)
         return Member(member.person, wanted, member.keys)
@@ -261,7 +264,7 @@ def remove(slug: str, person_id: str, *, by: Actor) -> Member:
     working. Raises Unknown, Forbidden, NotFresh; Conflict for an owner of the installation."""
     project = _project_of(slug, person_id, by=by)
     with db.write():
-        member = _member_to_change(project, person_id)
+        member = _member_to_change(project, person_id, by)
         _set_role(member.person, project.id, member.role, None, by)
         return member
 
@@ -269,17 +272,24 @@ def remove(slug: str, person_id: str, *, by: Actor) -> Member:
 def _project_of(slug: str, person_id: str, *, by: Actor) -> Project:
     """The project in which the actor may change this member. Raises what a change does."""
     project = project_to_lead(slug, by=by)
+    _refuse_keys(by)
     _find_member(project, person_id)
     by.require_fresh()
     return project
 
 
-def _member_to_change(project: Project, person_id: str) -> Member:
+def _refuse_keys(by: Actor) -> None:
+    """A key outlives the role of whoever made it, and would give it back."""
+    if by.kind == KEY:
+        raise Forbidden("No key gives or takes roles: use the access token of an owner or admin.")
+
+
+def _member_to_change(project: Project, person_id: str, by: Actor) -> Member:
     """The member as they are now, held for this transaction: people first, then the project."""
-    db.hold_table(Person)
+    person_rows.hold_people(by)
     projects.held(project.id)
     _find_member(project, person_id)
-    person_rows.person_to_change(person_id)
+    person_rows.person_to_change(person_id, by=by)
     member = _find_member(project, person_id)
     if member.is_owner:
         raise Conflict(
@@ -309,12 +319,7 @@ def set_roles(person: Person, role_in: Mapping[str, str], *, by: Actor) -> bool:
 
 
 def _set_role(person: Person, project_id: str, old: str | None, new: str | None, by: Actor) -> None:
-    """The one place where a role begins, changes or ends, and its event; None is no role.
-
-    Raises Forbidden for a key of the person's own: it outlives their role, and would give it back.
-    """
-    if by.kind == KEY and by.owner_id == person.id:
-        raise Forbidden("A key cannot change the role of the person it belongs to.")
+    """The one place where a role begins, changes or ends, and its event; None is no role."""
     of_both = (Membership.person == person) & (Membership.project == project_id)
     if new is None:
         Membership.delete().where(of_both).execute()

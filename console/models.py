@@ -196,7 +196,7 @@ class Key(Base):
     requests_total = BigIntegerField(default=0)
     expires_order = BigIntegerField(constraints=_order_of("expires_at", NEVER))
     last_used_order = BigIntegerField(constraints=_order_of("last_used_at", 0))
-    created_by = TextField(null=True, index=True)  # the person who made it, though they may be gone
+    created_by = TextField(null=True, index=True)  # who made it, or whose key did; may be gone
 
     @property
     def project_plans(self) -> list[dict[str, Any]]:
@@ -229,7 +229,7 @@ class Secret(Base):
     works_until = BigIntegerField(null=True)  # of a superseded one: grace's end
     last_used_at = BigIntegerField(null=True)
     imported_at = BigIntegerField(null=True)  # of one made elsewhere, in whatever shape
-    seen_by = TextField(null=True, index=True)  # the person to whom it was shown
+    seen_by = TextField(null=True, index=True)  # to whom it was shown, or whose key got it
 
 
 # A key has exactly one current secret, whatever happens at the same time.

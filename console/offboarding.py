@@ -183,18 +183,24 @@ def hand_over_keys(person_id: str, owner: str, *, by: Actor) -> HandedOver:
     if without and without == within:
         raise Invalid({"owner": "has no role in any project of these keys: give them one first"})
     some = Key.select(Key.id).where(theirs, Key.project.not_in(sorted(without)))
-    ids = [key.id for key in some.order_by(Key.id).limit(AT_ONCE)]
-    for together in _parts(ids):
-        _hand_over_all(together, heir.email, by)
+    ids = sorted(key.id for key in some.order_by(Key.id).limit(AT_ONCE))
+    handed = sum(_hand_over_all(person_id, part, heir.email, by=by) for part in _parts(ids))
     names = Project.select(Project.name).where(Project.id.in_(sorted(without)))
     left = Key.select().where(theirs).count()
-    return HandedOver(len(ids), left, sorted(project.name for project in names))
+    return HandedOver(handed, left, sorted(project.name for project in names))
 
 
 @db.transaction
-def _hand_over_all(key_ids: Iterable[str], owner: str, by: Actor) -> None:
+def _hand_over_all(person_id: str, key_ids: list[str], owner: str, *, by: Actor) -> int:
+    """How many of these were still theirs, once all are held; no two who hold several wait for
+    each other, for everybody holds them in this order."""
     for key_id in key_ids:
+        db.hold(Key, key_id)
+    theirs = Key.select(Key.id).where(Key.id.in_(key_ids), Key.owner == person_id)
+    still = sorted(key.id for key in theirs)
+    for key_id in still:
         keys.edit(key_id, {"owner": owner}, by=by)
+    return len(still)
 
 
 def _refuse_themselves(person_id: str, owner: str) -> str:

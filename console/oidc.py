@@ -9,7 +9,7 @@ import json
 import secrets
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
@@ -43,8 +43,11 @@ BEGIN_AGAIN = (
 KEY_TYPES = ("RSA", "EC", "OKP")
 # People who come back at the same moment; a provider that is slow must not take every thread.
 AT_ONCE = 4
+WAITING_AT_MOST = 2  # who wait for a turn; the rest are sent away, for they hold a thread each
 WAIT_SECONDS = 5
+FAILED_FOR = 5 * SECOND  # one that hangs is not asked again by everybody who clicks
 _turns = threading.BoundedSemaphore(AT_ONCE)
+_places = threading.BoundedSemaphore(AT_ONCE + WAITING_AT_MOST)
 
 Claims = dict[str, Any]
 
@@ -73,6 +76,7 @@ class Begun:
 
 
 _known: tuple[int, str, dict[str, Any]] | None = None  # until when, whose, and what
+_failed: tuple[int, str] | None = None  # until when it is not asked, and whose
 
 
 def begin(client: Client, *, asks_again: bool = False) -> tuple[str, Begun]:
@@ -135,8 +139,8 @@ def examine(client: Client) -> str | None:
 
 def forget() -> None:
     """Asks the provider anew what it says about itself."""
-    global _known
-    _known = None
+    global _known, _failed
+    _known = _failed = None
 
 
 # --- what the provider says about itself ------------------------------------------------------
@@ -144,9 +148,15 @@ def forget() -> None:
 
 def _metadata(client: Client) -> dict[str, Any]:
     """Its configuration, a moment old at most."""
-    global _known
+    global _known, _failed
     if _known is None or _known[1] != client.issuer or clock.now() >= _known[0]:
-        _known = (clock.now() + KNOWN_FOR, client.issuer, _discover(client))
+        if _failed is not None and _failed[1] == client.issuer and clock.now() < _failed[0]:
+            raise ValueError("it failed a moment ago, and is not asked again yet")
+        try:
+            _known = (clock.now() + KNOWN_FOR, client.issuer, _discover(client))
+        except Exception:
+            _failed = (clock.now() + FAILED_FOR, client.issuer)
+            raise
     return _known[2]
 
 
@@ -239,10 +249,9 @@ def _proven(
 
     published = _get(metadata["jwks_uri"])
     try:
-        keys = [one for one in published["keys"] if one.get("kty") in KEY_TYPES]
         signed = jwt.decode(
             token["id_token"],
-            KeySet.import_key_set({"keys": keys}),
+            KeySet(_usable(published["keys"])),
             registry=JWSRegistry(algorithms=ALGORITHMS, strict_check_header=False),
         )
         claims = CodeIDToken(
@@ -266,6 +275,19 @@ def _proven(
     except (JoseError, LookupError, TypeError, ValueError, AttributeError) as error:
         raise _does_not_hold(client) from error
     return dict(claims)
+
+
+def _usable(published: list[Any]) -> list[Any]:
+    """The published keys that can be read: it may have others, for whom we are not."""
+    from joserfc.errors import JoseError
+    from joserfc.jwk import import_key
+
+    usable: list[Any] = []
+    for one in published:
+        with suppress(JoseError, LookupError, TypeError, ValueError, AttributeError):
+            if one.get("kty") in KEY_TYPES:
+                usable.append(import_key(one))
+    return usable
 
 
 def _refuse_stale(claims: Mapping[str, Any], begun: Begun) -> None:
@@ -313,17 +335,25 @@ def _talking(client: Client) -> Iterator[None]:
     """Raises Unavailable where the provider does not answer, or not as the protocol has it."""
     import requests
 
-    if not _turns.acquire(timeout=WAIT_SECONDS):
+    with _place(_places, 0), _place(_turns, WAIT_SECONDS):
+        try:
+            yield
+        except (requests.RequestException, ValueError) as error:
+            raise _unreachable(client) from error
+
+
+@contextmanager
+def _place(places: threading.BoundedSemaphore, seconds: float) -> Iterator[None]:
+    """One of so few, waited for so long. Raises Unavailable."""
+    if not places.acquire(timeout=seconds):
         raise Unavailable(
             f"Too many people sign in just now. Try again in {WAIT_SECONDS} seconds.",
             retry_after_seconds=WAIT_SECONDS,
         )
     try:
         yield
-    except (requests.RequestException, ValueError) as error:
-        raise _unreachable(client) from error
     finally:
-        _turns.release()
+        places.release()
 
 
 def _unreachable(client: Client) -> Unavailable:

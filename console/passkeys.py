@@ -148,7 +148,7 @@ def add(challenge: str, credential: Any, fields: Mapping[str, Any], *, by: Actor
             "finger, a face or a PIN, within five minutes. Try again"
         })  # fmt: skip
     with db.write():
-        person = person_to_change(person.id)
+        person = person_to_change(person.id, by=by)
         _refuse_more_than(PASSKEYS_MAX - 1, len(of_person(by=by)))
         passkey_id = bytes_to_base64url(made.credential_id)
         if Passkey.get_or_none(Passkey.id == passkey_id):
@@ -445,5 +445,5 @@ def remove(passkey_id: str, *, token: str, by: Actor) -> Passkey:
 
 
 def _own_to_change(passkey_id: str, by: Actor) -> Passkey:
-    person_to_change(by.person_id or "")
+    person_to_change(by.person_id or "", by=by)
     return find_own(passkey_id, by=by)

@@ -47,6 +47,7 @@ from console.person_rows import (
     SET,
     facts,
     find_person,
+    hold_people,
     person_to_change,
     record,
     refuse_but_owners,
@@ -75,7 +76,7 @@ def create(fields: Mapping[str, Any], *, by: Actor) -> tuple[Person, Sent | None
     about = [new.email, new.name]
     password_hash = None if new.password is None else chosen(new.password, about=about)
     with db.write():
-        db.hold_table(Person)
+        hold_people(by)
         person = add_person(
             new.email, new.name, password_hash, is_owner=new.owner, roles=new.roles, by=by
         )
@@ -251,14 +252,14 @@ def edit(person_id: str, fields: Mapping[str, Any], *, by: Actor) -> Person:
     about = [person.email, person.name, change.email, change.name]
     password_hash = chosen(change.password, about=about) if change.sent("password") else None
     with db.write():
-        db.hold_table(Person)
+        hold_people(by)
         role_in = _projects_held(change.roles)
-        person = person_to_change(person_id)
+        person = person_to_change(person_id, by=by)
         before = facts(person)
         was_disabled = person.disabled_at
-        was_owner_at_work = _is_owner_at_work(person)
+        was_owner_at_work = person_rows.is_local_owner(person)
         _apply(person, change)
-        if was_owner_at_work and not _is_owner_at_work(person):
+        if was_owner_at_work and not person_rows.is_local_owner(person):
             _refuse_without_another_owner(person)
         differences: dict[str, tuple[Any, Any]] = {
             field: (before[field], value)
@@ -318,7 +319,7 @@ def delete(person_id: str, *, by: Actor) -> None:
     person_to_see(person_id, by=by)
     by.require_fresh()
     with db.write():
-        person = person_to_change(person_id)
+        person = person_to_change(person_id, by=by)
         count = Key.select().where(Key.owner == person).count()
         if count:
             raise Conflict(
@@ -335,7 +336,7 @@ def delete(person_id: str, *, by: Actor) -> None:
                 f"{person.email} knows the secret of {what}: rotate or revoke {it} first, on "
                 f"/people/{person.id}/offboarding."
             )
-        if _is_owner_at_work(person):
+        if person_rows.is_local_owner(person):
             _refuse_without_another_owner(person)
         links.end_all(person.id)
         links.end_made_by(person.id)
@@ -345,20 +346,9 @@ def delete(person_id: str, *, by: Actor) -> None:
         person.delete_instance()
 
 
-def _is_owner_at_work(person: Person) -> bool:
-    """Whether they can sign in as an owner, and so let others in."""
-    can_sign_in = person.password_hash is not None and person.disabled_at is None
-    return person.is_owner and can_sign_in
-
-
 def _refuse_without_another_owner(person: Person) -> None:
-    others = Person.select().where(
-        Person.id != person.id,
-        Person.is_owner,
-        Person.password_hash.is_null(False),
-        Person.disabled_at.is_null(),
-    )
-    if not others.exists():
+    if not person_rows.is_another_local_owner(person):
         raise Conflict(
-            f"{person.email} is the last owner who can sign in: make somebody else an owner first."
+            f"{person.email} is the last owner who can sign in with a password: make somebody else "
+            "an owner first, who has one."
         )

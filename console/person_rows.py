@@ -28,7 +28,7 @@ def create(
     by: Actor,
 ) -> Person:
     """Whoever comes to be a person, by whichever way, comes to be one here; in the caller's
-    transaction, which holds the table of people. Raises Conflict for a taken address."""
+    transaction, which holds people. Raises Conflict for a taken address."""
     refuse_taken(email)
     person = Person.create(
         id=random_id("per"),
@@ -67,9 +67,38 @@ def find_person(person_id: str) -> Person:
     return person
 
 
-def person_to_change(person_id: str) -> Person:
-    """The person as they are now, held for this transaction. Raises Unknown."""
-    db.hold_table(Person)
+def is_local_owner(person: Person) -> bool:
+    """Whether they can sign in as an owner by what Latchkey itself holds, whatever becomes of a
+    provider of single sign-on; and so let others in."""
+    return person.is_owner and person.password_hash is not None and person.disabled_at is None
+
+
+def is_another_local_owner(person: Person) -> bool:
+    """Whether somebody else is a local owner; there is always one."""
+    others = Person.select().where(
+        Person.id != person.id,
+        Person.is_owner,
+        Person.password_hash.is_null(False),
+        Person.disabled_at.is_null(),
+    )
+    return bool(others.exists())
+
+
+def hold_people(by: Actor | None = None) -> None:
+    """Nobody else adds or changes people until the transaction ends; and whoever acts may still do
+    so, now that they are first. Raises what `Actor.require_open` does.
+
+    By a name, not the table: signing in holds a person's row and then writes to it.
+    """
+    db.hold_name("people")
+    if by is not None:
+        by.require_open()
+
+
+def person_to_change(person_id: str, *, by: Actor) -> Person:
+    """The person as they are now, held for this transaction. Raises Unknown, and what `hold_people`
+    does."""
+    hold_people(by)
     find_person(person_id)
     db.hold(Person, person_id)
     return find_person(person_id)

@@ -20,7 +20,7 @@ from console.catalogue import Catalogue, Offer, Preset, Presets
 from console.errors import Conflict, Forbidden, Invalid, Unknown
 from console.fields import Duration, Email, Fields, Instant, Name, OneOf, Whole, text_schema
 from console.key_fields import Environment
-from console.models import ENVIRONMENTS, Key, Project
+from console.models import ENVIRONMENTS, Key, Membership, Person, Project
 from console.paging import Order, Page
 from console.permissions import PROJECTS_MANAGE
 from console.plans import Plan, Plans
@@ -157,7 +157,8 @@ class ProjectChange(ProjectSettings):
     archived: bool = Field(
         False,
         description="Whether all of its keys are refused; they work again once it is false. Only "
-        "an owner sends it. While it is true, keys can be revoked and deleted, and nothing else",
+        "an owner sends it. While it is true, keys can be revoked, deleted and handed over, "
+        "members removed, webhooks deleted, and nothing else",
     )
 
 
@@ -385,10 +386,15 @@ def delete(slug: str, *, by: Actor, confirm: str | None = None) -> None:
             f"The project {slug} still has {keys} key{'s' if keys > 1 else ''}: delete every key "
             "first, revoked and expired ones too."
         )
-    _record(
-        "project.deleted", project, by, {name: (v, None) for name, v in _facts(project).items()}
-    )
+    gone = {name: (value, None) for name, value in _facts(project).items()}
+    _record("project.deleted", project, by, {**gone, "members": (_roles_in(project), None)})
     project.delete_instance()
+
+
+def _roles_in(project: Project) -> dict[str, str]:
+    """Who has which role in it, by address."""
+    found = Membership.select(Membership, Person).join(Person).where(Membership.project == project)
+    return {one.person.email: one.role for one in found.order_by(Person.email)}
 
 
 def keys_in(project: Project) -> int:

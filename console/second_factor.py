@@ -123,7 +123,7 @@ def enrol(sealed: str, code: str, *, token: str, by: Actor) -> list[str]:
             "phone must agree to half a minute"
         })  # fmt: skip
     with db.write():
-        person = person_to_change(by.person_id or "")
+        person = person_to_change(by.person_id or "", by=by)
         _refuse_second(person)
         person.totp_secret = _seal.close(seed.encode(), f"totp {person.id}")
         person.totp_step = step
@@ -139,7 +139,7 @@ def remove(*, token: str, by: Actor) -> None:
     Conflict where there is none."""
     _who(by)
     with db.write():
-        person = person_to_change(by.person_id or "")
+        person = person_to_change(by.person_id or "", by=by)
         _refuse_none(person)
         _forget(person)
         sessions.end_all_but(token, person)
@@ -153,7 +153,7 @@ def remove_all(person_id: str, *, by: Actor) -> None:
     by.require_fresh()
     refuse_but_owners(by)
     with db.write():
-        person = person_to_change(person_id)
+        person = person_to_change(person_id, by=by)
         changes = {"second_factor": REMOVED} if is_on(person) else {}
         _forget(person)
         passkeys = Passkey.delete().where(Passkey.person == person).execute()
@@ -169,7 +169,7 @@ def make_recovery_codes(*, by: Actor) -> list[str]:
     Conflict without a second factor."""
     _who(by)
     with db.write():
-        person = person_to_change(by.person_id or "")
+        person = person_to_change(by.person_id or "", by=by)
         _refuse_none(person)
         before = RecoveryCode.select().where(RecoveryCode.person == person).count()
         codes = _make_codes(person)

@@ -6,11 +6,13 @@ Each is a row; its token is with the client alone. How somebody proves who they 
 import secrets
 import time
 from collections.abc import Collection
+from dataclasses import replace
+from functools import partial
 
 import jwt
 import peewee
 
-from console import activity, clock, db
+from console import activity, clock, db, links
 from console.actor import PERSON, Actor
 from console.clock import DAY, MINUTE
 from console.errors import Unauthenticated, Unknown
@@ -63,6 +65,8 @@ def begin(
         user_agent=user_agent[:USER_AGENT_MAX_LENGTH],
     )
     Person.update(last_signed_in_at=now).where(Person.id == person.id).execute()
+    # They have come in: whoever else was shown their invitation has no use of it any more.
+    links.end(links.INVITATION, person.id)
     activity.record(
         "person.signed_in",
         by=Actor(kind=PERSON, id=person.id, name=person.email, ip=ip, request_id=request_id),
@@ -116,7 +120,7 @@ def method_of(token: str) -> str | None:
 def end(handle: str, *, by: Actor) -> Session:
     """Ends one session of one's own, now. Raises NotFresh; Unknown for everybody else's."""
     by.require_fresh()
-    with db.write():
+    with db.write(by):
         of_both = (Session.handle == handle) & (Session.person == by.person_id)
         session = Session.get_or_none(of_both) if handle.isprintable() else None
         # Of two that end it at once, one does.
@@ -129,7 +133,7 @@ def end(handle: str, *, by: Actor) -> Session:
 def end_others(token: str, *, by: Actor) -> int:
     """Ends all sessions of one's own but the one with this token; how many. Raises NotFresh."""
     by.require_fresh()
-    with db.write():
+    with db.write(by):
         of_others = (Session.person == by.person_id) & (Session.id != digest(token))
         others = list(Session.select().where(of_others))
         if others:
@@ -156,7 +160,7 @@ def confirm(token: str) -> str:
         this_one = (Session.id == digest(token)) & (Session.expires_at > clock.now())
         changes = {Session.id: digest(new), Session.authenticated_at: clock.now()}
         if not Session.update(changes).where(this_one).execute():
-            raise Unauthenticated("You are signed out. Sign in again.", code="TOKEN_INVALID")
+            raise _signed_out()
     return new
 
 
@@ -181,8 +185,24 @@ def by_session(
     if session is None:
         return None
     _note_seen(session)
-    request = Actor(kind=PERSON, id=None, name="", ip=ip, request_id=request_id)
-    return actor_of(session.person, request, fresh_until=session.authenticated_at + FRESH)
+    request = Actor(
+        kind=PERSON, id=None, name="", ip=ip, request_id=request_id,
+        fresh_until=session.authenticated_at + FRESH,
+        refuse_ended=partial(_refuse_ended, session.handle),
+    )  # fmt: skip
+    return actor_of(session.person, request)
+
+
+def _refuse_ended(handle: str) -> None:
+    """Raises Unauthenticated once a session has ended. Whatever takes rights from somebody ends
+    their sessions, so who still has theirs has all that the request began with."""
+    still = (Session.handle == handle) & (Session.expires_at > clock.now())
+    if not Session.select().where(still).exists():
+        raise _signed_out()
+
+
+def _signed_out() -> Unauthenticated:
+    return Unauthenticated("You are signed out. Sign in again.", code="TOKEN_INVALID")
 
 
 def _note_seen(session: Session) -> None:
@@ -199,22 +219,20 @@ def _note_seen(session: Session) -> None:
         _note_again_at = time.monotonic() + NOTE_AGAIN_SECONDS
 
 
-def actor_of(person: Person, request: Actor, *, fresh_until: int | None = None) -> Actor:
-    """The person acting, in the request that `request` came with."""
+def actor_of(person: Person, request: Actor) -> Actor:
+    """The person acting, in the request, and the session if any, of `request`."""
     roles = {} if person.is_owner else {
         membership.project_id: membership.role
         for membership in Membership.select().where(Membership.person == person)
     }  # fmt: skip
-    return Actor(
+    return replace(
+        request,
         kind=PERSON,
         id=person.id,
         name=person.email,
         owner_id=person.id,
         is_owner=person.is_owner,
         roles=roles,
-        fresh_until=fresh_until,
-        ip=request.ip,
-        request_id=request.request_id,
     )
 
 

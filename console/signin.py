@@ -12,6 +12,7 @@ from console.clock import MINUTE
 from console.errors import Unauthenticated
 from console.fields import clean_email
 from console.models import Person
+from console.person_rows import find_person
 from console.secret import digest
 from console.sessions import BROWSER, TOKEN
 
@@ -113,10 +114,17 @@ def for_script(
     return sessions.access_token(token, person, signing_key=signing_key)
 
 
-def confirm(token: str, password: str, *, by: Actor, browser: str | None = None) -> str:
-    """Whoever is signed in shows with the password that they are there; the token that takes this
-    one's place. Raises Unauthenticated, Limited, Unavailable."""
-    prove(password, by=by, browser=browser)
+def confirm(
+    token: str, password: str, *, by: Actor, code: str = "", browser: str | None = None
+) -> str:
+    """Whoever is signed in shows with the password, and the code of a second factor where there is
+    one, that they are there; the token that takes this one's place. Raises Unauthenticated
+    (CREDENTIALS_INVALID, OTP_INVALID), Limited, Unavailable."""
+    person = prove(password, by=by, browser=browser)
+    if second_factor.is_on(person):
+        with throttle.attempt(person.email, ip=by.ip, browser=browser), db.write(by):
+            db.hold(Person, person.id)
+            second_factor.accept(find_person(person.id), code, by=by)
     return sessions.confirm(token)
 
 

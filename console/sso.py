@@ -22,9 +22,11 @@ from console import (
     projects,
     second_factor,
     sessions,
+    throttle,
 )
 from console.actor import PERSON, Actor
-from console.errors import Conflict, Forbidden, Refused, Unknown
+from console.clock import MINUTE
+from console.errors import Conflict, Forbidden, Limited, Refused, Unknown
 from console.fields import clean_email, clean_name
 from console.links import INVITATION
 from console.models import Identity, Link, Membership, Passkey, Person, Project, RecoveryCode
@@ -37,6 +39,7 @@ log = logging.getLogger(__name__)
 CALLBACK = "/login/sso/callback"
 ACTOR = "single sign-on"  # as events name who did it
 WAY_BACK = "way back"  # of links: one that was taken already
+BEGUN_MAX, BEGUN_WITHIN = 100, 5 * MINUTE  # sign-ins that one network or browser begins
 OF_ADDRESS = ("email", "email_verified")
 
 
@@ -89,9 +92,22 @@ def _of_installation() -> _Settings:
 # --- signing in -------------------------------------------------------------------------------
 
 
-def begin(*, asks_again: bool = False) -> tuple[str, Begun]:
-    """The provider's page to go to, and what the browser keeps until it is back. Raises Unknown
-    without single sign-on, Unavailable."""
+def begin(
+    *, asks_again: bool = False, ip: str | None, browser: str | None = None
+) -> tuple[str, Begun]:
+    """The provider's page to go to, and what the browser keeps until it is back. `browser` is what
+    a known browser presented.
+
+    Raises Unknown without single sign-on, Unavailable; Limited for a network, or a known browser,
+    that begins too often.
+    """
+    whose = browser or throttle.network(ip)
+    if not throttle.allow("sso", whose, most=BEGUN_MAX, within_ms=BEGUN_WITHIN):
+        raise Limited(
+            "Too many sign-ins were begun from your network. Try again in five minutes, or use "
+            "your password.",
+            retry_after_seconds=BEGUN_WITHIN // clock.SECOND,
+        )
     return oidc.begin(_of_installation().client, asks_again=asks_again)
 
 
@@ -109,19 +125,21 @@ def sign_in(
     roles gives them something; everybody's roles are set as it says. Raises Refused where the way
     back is not the one begun, Forbidden for whom it does not let in, Unavailable.
     """
-    claims = _proven(begun, answer)
+    claims = _proven(begun, answer, ip)
     by = Actor(kind=PERSON, id=None, name=ACTOR, ip=ip, request_id=request_id)
     with db.write():
-        _use_up(begun)
+        person_rows.hold_people()
         given = _given(claims)
+        for project_id in sorted(given.named):  # before persons, as everywhere
+            projects.held(project_id)
         identity = _identity(claims) or _first_time(claims, given, by)
-        person = person_rows.person_to_change(identity.person_id)
+        person = person_rows.person_to_change(identity.person_id, by=by)
         if person.disabled_at is not None:
             raise Forbidden("Your account in Latchkey is disabled. Ask an owner to enable it.")
         _give(person, identity, given, by)
         token = sessions.begin(
             person, method=sessions.SSO, ip=ip, user_agent=user_agent, request_id=request_id,
-            authenticated_at=_authenticated_at(claims),
+            authenticated_at=_authenticated_at(claims, person),
         )  # fmt: skip
         return token, person
 
@@ -129,9 +147,8 @@ def sign_in(
 def confirm(begun: Begun | None, answer: Mapping[str, str], token: str, *, by: Actor) -> str:
     """Whoever is signed in has shown the provider again that they are there; the token that takes
     this one's place. Raises what `sign_in` does, and Unauthenticated."""
-    claims = _proven(begun, answer)
-    with db.write():
-        _use_up(begun)
+    claims = _proven(begun, answer, by.ip)
+    with db.write(by):
         identity = _identity(claims)
         if begun is None or not begun.asks_again or identity is None:
             raise Forbidden(
@@ -148,11 +165,10 @@ def link(begun: Begun | None, answer: Mapping[str, str], *, by: Actor) -> None:
     before. Their address must be the same in both places: nobody can be made to link another's
     account. Raises what `sign_in` does, NotFresh, Conflict."""
     by.require_fresh()
-    claims = _proven(begun, answer)
+    claims = _proven(begun, answer, by.ip)
     email = _verified_address(claims)
     with db.write():
-        _use_up(begun)
-        person = person_rows.person_to_change(by.person_id or "")
+        person = person_rows.person_to_change(by.person_id or "", by=by)
         if email != person.email:
             raise Conflict(
                 f"{_named()} knows you as {email}, and Latchkey as {person.email}. The two must be "
@@ -162,8 +178,6 @@ def link(begun: Begun | None, answer: Mapping[str, str], *, by: Actor) -> None:
         if identity is not None and identity.person_id != person.id:
             raise Conflict(f"This account of {name()} is linked with somebody else's here.")
         if identity is None:
-            of_before = (Identity.person == person) & (Identity.issuer == claims["iss"])
-            Identity.delete().where(of_before).execute()
             _link(person, claims, by)
 
 
@@ -176,31 +190,37 @@ def linked_since(*, by: Actor) -> int | None:
     return identity.created_at if identity else None
 
 
-def _proven(begun: Begun | None, answer: Mapping[str, str]) -> Claims:
-    """What the provider says of them. Raises Refused, Forbidden, Unavailable."""
+def _proven(begun: Begun | None, answer: Mapping[str, str], ip: str | None) -> Claims:
+    """What the provider says of them; the way back is used up, whatever that is. Raises Refused,
+    Forbidden, Limited, Unavailable."""
     settings = _of_installation()
     oidc.refuse_strange(begun, answer.get("state", ""))
     assert begun is not None
+    _use_up(begun)
     wanted = (*OF_ADDRESS, settings.role_claim) if settings.role_claim else OF_ADDRESS
-    return oidc.finish(settings.client, begun, answer, wanted=wanted)
+    with throttle.attempt(None, ip=ip):
+        return oidc.finish(settings.client, begun, answer, wanted=wanted)
 
 
-def _use_up(begun: Begun | None) -> None:
-    """A way back is taken once, whatever the browser keeps; in the caller's transaction, which from
-    now on holds the table of people."""
-    db.hold_table(Person)
-    state = digest(begun.state if begun else "")
+@db.transaction
+def _use_up(begun: Begun) -> None:
+    """A way back is taken once, whatever the browser keeps. Raises Refused."""
+    state = digest(begun.state)
     now = clock.now()
+    db.hold_name(state)
     Link.delete().where(Link.kind == WAY_BACK, Link.expires_at <= now).execute()
     if Link.get_or_none(Link.digest == state):
         raise Refused(oidc.BEGIN_AGAIN)
     Link.create(digest=state, kind=WAY_BACK, created_at=now, expires_at=now + oidc.LENGTH)
 
 
-def _authenticated_at(claims: Claims) -> int | None:
-    """When the person last proved to the provider to be there, where it says so."""
+def _authenticated_at(claims: Claims, person: Person) -> int | None:
+    """When the person last proved to the provider to be there. Where it does not say, that is too
+    long ago for whoever can show it here, by password or passkey; else now."""
     at = claims.get("auth_time")
-    return min(int(at) * 1000, clock.now()) if isinstance(at, (int, float)) else None
+    if isinstance(at, (int, float)):
+        return min(int(at) * 1000, clock.now())
+    return clock.now() - sessions.FRESH if _has_own_lock(person) else None
 
 
 # --- who it is --------------------------------------------------------------------------------
@@ -299,10 +319,16 @@ def _link(
     forgotten: Mapping[str, tuple[Any, Any]] | None = None,
 ) -> Identity:
     issuer, subject = str(claims["iss"]), str(claims["sub"])
+    before = list(Identity.select().where(Identity.person == person))
+    Identity.delete().where(Identity.person == person, Identity.issuer == issuer).execute()
     identity = Identity.create(
-        issuer=issuer, subject=subject, person=person, created_at=clock.now(), made_owner=False
+        issuer=issuer,
+        subject=subject,
+        person=person,
+        created_at=clock.now(),
+        # Whoever is an owner by their groups alone is so by whatever name the provider has.
+        made_owner=any(one.made_owner for one in before),
     )
-    # They have come in: whoever holds an invitation has no need of it any more.
     links.end(INVITATION, person.id)
     changes = {"issuer": (None, issuer), "subject": (None, subject)}
     person_rows.record("person.sso_linked", person, by, {**changes, **(forgotten or {})})
@@ -360,21 +386,19 @@ def _groups(claims: Claims, claim: str) -> frozenset[str]:
 
 def _give(person: Person, identity: Identity, given: _Given, by: Actor) -> None:
     """Sets what the mapping decides about, and leaves the rest as it is. In the caller's
-    transaction, which holds the person."""
+    transaction, which holds the projects and the person."""
     if not _of_installation().mapped:
         return
-    for project_id in sorted(given.named):
-        projects.held(project_id)
     own = Membership.select().where(Membership.person == person)
     kept = {one.project_id: one.role for one in own if one.project_id not in given.named}
     members.set_roles(person, {**kept, **given.role_in}, by=by)
     if given.is_owner and not person.is_owner:
         _set_owner(person, identity, True, by)
     elif identity.made_owner and not given.is_owner:
-        if not person.is_owner or _is_another_owner(person):
+        if not person.is_owner or person_rows.is_another_local_owner(person):
             _set_owner(person, identity, False, by)
         else:
-            log.warning("%s stays an owner, being the last one who can sign in", person.email)
+            log.warning("%s stays an owner, as there would be none with a password", person.email)
 
 
 def _set_owner(person: Person, identity: Identity, is_owner: bool, by: Actor) -> None:
@@ -387,18 +411,6 @@ def _set_owner(person: Person, identity: Identity, is_owner: bool, by: Actor) ->
         links.end(INVITATION, person.id)
         links.end_made_by(person.id)
         person_rows.record("person.edited", person, by, {"owner": (not is_owner, is_owner)})
-
-
-def _is_another_owner(person: Person) -> bool:
-    """Whether somebody else can sign in as an owner: with a password, or this way."""
-    here = Identity.select(Identity.person).where(
-        Identity.issuer == _of_installation().client.issuer
-    )
-    can_sign_in = Person.password_hash.is_null(False) | Person.id.in_(here)
-    others = Person.select().where(
-        Person.id != person.id, Person.is_owner, Person.disabled_at.is_null(), can_sign_in
-    )
-    return bool(others.exists())
 
 
 def _named() -> str:

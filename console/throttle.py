@@ -7,6 +7,9 @@ and what it is compared with, signin.py knows.
 import hashlib
 import hmac
 import math
+import threading
+import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,6 +30,7 @@ NETWORK_BITS = {4: 24, 6: 64}
 DIGEST_PURPOSE = "latchkey/throttle"
 DIGEST_LENGTH = 32  # hexadecimal digits: enough that no two addresses share one
 PRUNE_EVERY = MINUTE
+TURN_SECONDS = 5.0  # how long an attempt waits for others at once, of which it cannot be known yet
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +72,10 @@ BROWSER = Brake(
 )  # fmt: skip
 BRAKES = (ACCOUNT, NETWORK, BROWSER)
 
+# Attempts of this process that are counted and not decided yet: whose.
+_under_way: Counter[str] = Counter()
+_decided = threading.Condition()
+
 _key = b""
 _pruned_at = 0
 
@@ -83,21 +91,26 @@ def attempt(email: str | None, *, ip: str | None, browser: str | None = None) ->
     """Within it, whatever proves who somebody is (a password, a code) is compared once.
 
     It counts as a failure before it begins, so that guesses made at once do not outrun the count.
-    The count is taken back unless the body raises Refused (of our own faults, 5xx: then too).
+    So the right ones among many at once wait until others are decided, and are not refused for
+    them. The count is taken back unless the body raises Refused (of our own faults, 5xx: then too).
     `email` is None where what is shown tells who it is (a passkey); `browser` is what
     web/known_browser.py found. Raises Limited, having counted nothing, while the account, the
     network or the browser has to wait.
     """
     if db.handle.in_transaction():
         raise RuntimeError("a count inside a transaction would be undone with it")
-    counts = _count(_subjects(email, ip, browser))
+    subjects = _subjects(email, ip, browser)
+    counts = _count_in_turn(subjects)
     try:
         yield
     except BaseException as error:
         if not isinstance(error, Refused) or error.status >= 500:
             _take_back(counts)
         raise
-    _take_back(counts)
+    else:
+        _take_back(counts)
+    finally:
+        _set_under_way(subjects, -1)
 
 
 def forgive(email: str, *, browser: str | None = None) -> None:
@@ -190,6 +203,14 @@ def network(ip: str | None) -> str:
 # --- the counts -------------------------------------------------------------------------------
 
 
+class _MustWait(Limited):
+    """Limited, and whose count it is that says so."""
+
+    def __init__(self, words: str, held_up: list[str], *, retry_after_seconds: int) -> None:
+        super().__init__(words, retry_after_seconds=retry_after_seconds)
+        self.held_up = held_up
+
+
 @dataclass(frozen=True, slots=True)
 class _Count:
     """A failure as it was counted, and the row as it was before."""
@@ -200,29 +221,59 @@ class _Count:
     before: Throttle | None
 
 
+def _count_in_turn(subjects: Subjects) -> list[_Count]:
+    """Counts one failure for each, once those that are under way leave room. Raises Limited."""
+    until = time.monotonic() + TURN_SECONDS
+    while True:
+        try:
+            return _count(subjects)
+        except _MustWait as error:
+            with _decided:
+                may_pass = any(_under_way[one] for one in error.held_up)
+                left = until - time.monotonic()
+                if not may_pass or left <= 0:
+                    raise
+                _decided.wait(left)
+
+
+def _set_under_way(subjects: Subjects, by: int) -> None:
+    with _decided:
+        for subject, _ in subjects:
+            _under_way[subject] += by
+            if not _under_way[subject]:
+                del _under_way[subject]
+        _decided.notify_all()
+
+
 def _count(subjects: Subjects) -> list[_Count]:
     """Counts one failure for each. Raises Limited, without a write where that can be helped."""
     now = clock.now()
     _refuse_while_waiting(subjects, _rows(subjects), now)
-    counts = []
-    with db.write():
-        for subject, _ in subjects:
-            db.hold_name(subject)
-        _prune(now)
-        # After the clock was set back: from now on, and so never longer than the longest wait.
-        names = [subject for subject, _ in subjects]
-        Throttle.update(last_at=now).where(
-            Throttle.subject.in_(names), Throttle.last_at > now
-        ).execute()
-        rows = _rows(subjects)
-        waits = _waits(subjects, rows, now)
-        if not any(waits):
-            for subject, brake in subjects:
-                before = rows.get(subject)
-                count = _Count(subject, brake.after(before, now), now, before)
-                _store(subject, count.count, now)
-                counts.append(count)
-    _refuse_while_waiting(subjects, rows, now)
+    counts: list[_Count] = []
+    try:
+        with db.write():
+            for subject, _ in subjects:
+                db.hold_name(subject)
+            _prune(now)
+            # After the clock was set back: from now on, and so never longer than the longest wait.
+            names = [subject for subject, _ in subjects]
+            Throttle.update(last_at=now).where(
+                Throttle.subject.in_(names), Throttle.last_at > now
+            ).execute()
+            rows = _rows(subjects)
+            if not any(_waits(subjects, rows, now)):
+                for subject, brake in subjects:
+                    before = rows.get(subject)
+                    count = _Count(subject, brake.after(before, now), now, before)
+                    _store(subject, count.count, now)
+                    counts.append(count)
+                _set_under_way(subjects, 1)  # before anybody else can see the counts
+    except BaseException:
+        if len(counts) == len(subjects):
+            _set_under_way(subjects, -1)
+        raise
+    if not counts:
+        _refuse_while_waiting(subjects, rows, now)
     return counts
 
 
@@ -242,11 +293,13 @@ def _waits(subjects: Subjects, rows: dict[str, Throttle], now: int) -> list[int]
 
 
 def _refuse_while_waiting(subjects: Subjects, rows: dict[str, Throttle], now: int) -> None:
-    wait, (_, brake) = max(zip(_waits(subjects, rows, now), subjects, strict=True), key=_first)
+    waits = list(zip(_waits(subjects, rows, now), subjects, strict=True))
+    wait, (_, brake) = max(waits, key=_first)
     if wait:
         seconds = math.ceil(wait / SECOND)
         words = brake.words.format(wait=_in_words(seconds))
-        raise Limited(words, retry_after_seconds=seconds)
+        held_up = [subject for wait, (subject, _) in waits if wait]
+        raise _MustWait(words, held_up, retry_after_seconds=seconds)
 
 
 def _first(pair: tuple[int, object]) -> int:

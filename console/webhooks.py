@@ -219,8 +219,9 @@ def webhook_to_manage(webhook_id: str, *, by: Actor) -> Webhook:
 
 def _webhook_to_change(webhook_id: str, by: Actor) -> Webhook:
     """As it is now, held for this transaction with all webhooks of its project: an event of one is
-    told to the others, so two that changed at once could wait for each other."""
-    db.hold(Project, webhook_to_manage(webhook_id, by=by).project_id)
+    told to the others, so two that changed at once could wait for each other. Raises Unknown,
+    Forbidden, Conflict in an archived project."""
+    key_rules.held_open(webhook_to_manage(webhook_id, by=by).project_id)
     return webhook_to_manage(webhook_id, by=by)
 
 
@@ -355,7 +356,8 @@ def rotate_secret(webhook_id: str, fields: Mapping[str, Any], *, by: Actor) -> t
 @db.transaction
 def delete(webhook_id: str, *, by: Actor) -> None:
     """Removes the webhook and its deliveries. Raises Unknown, Forbidden."""
-    webhook = _webhook_to_change(webhook_id, by)
+    db.hold(Project, webhook_to_manage(webhook_id, by=by).project_id)
+    webhook = webhook_to_manage(webhook_id, by=by)
     webhook.delete_instance()
     _record("webhook.deleted", webhook, by, {"url": (_shown(webhook.url), None)})
 

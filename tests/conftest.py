@@ -149,7 +149,8 @@ def other_project(operator: Actor) -> Project:
 
 
 def add_person(email: str, *, is_owner: bool = False, **roles: str) -> Actor:
-    """A person with a role in each named project, as the actor of a request."""
+    """A person with a role in each named project, as the actor of a request. Whatever becomes of
+    the session that it came with; what then follows is test_rights_end.py's."""
     person = Person.create(
         id=secret.random_id("per"),
         email=email,
@@ -163,7 +164,7 @@ def add_person(email: str, *, is_owner: bool = False, **roles: str) -> Actor:
     token, _ = signin.with_password(email, PASSWORD, ip="127.0.0.1")
     found = sessions.by_session(token, ip="127.0.0.1")
     assert found is not None
-    return found
+    return replace(found, refuse_ended=None)
 
 
 @pytest.fixture

@@ -80,7 +80,7 @@ class Issuer:
 
     def visit(self, **how: Any) -> tuple[Begun, dict[str, str]]:
         """What a browser does there: what we keep of its way, and what it comes back with."""
-        url, begun = sso.begin(**how)
+        url, begun = sso.begin(ip="203.0.113.9", **how)
         asked = {name: values[0] for name, values in parse_qs(urlsplit(url).query).items()}
         self.challenge, self.nonce = asked["code_challenge"], asked["nonce"]
         return begun, {"state": asked["state"], "code": "once"}

@@ -16,8 +16,8 @@ from tests.test_api import V1, access_token, assert_problem
 
 PROJECT_FIELDS = {
     "id", "slug", "name", "prefix", "key_format", "shows_environment", "key_limit",
-    "permission_catalogue", "permission_presets", "plans", "environments", "default_expiry", "maximum_lifetime",
-    "alert_email", "archived", "created_at",
+    "permission_catalogue", "permission_presets", "plans", "environments",
+    "default_expiry", "maximum_lifetime", "alert_email", "archived", "created_at",
 }  # fmt: skip
 Call = Callable[..., TestResponse]
 

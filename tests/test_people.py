@@ -17,6 +17,7 @@ from console import (
     keys,
     passwords,
     people,
+    person_rows,
     sessions,
     signin,
 )
@@ -480,7 +481,7 @@ def test_of_two_owners_who_undo_each_other_at_once_one_stays(
              lambda: UNDOING[second](owner.id or "", grace)]  # fmt: skip
     answers = at_once(2, lambda number: calls[number]())
     assert [answer.code for answer in answers if isinstance(answer, Refused)] == ["CONFLICT"]
-    assert len([person for person in Person.select() if people._is_owner_at_work(person)]) == 1
+    assert len([person for person in Person.select() if person_rows.is_local_owner(person)]) == 1
 
 
 # --- removing a person ------------------------------------------------------------------------

@@ -24,7 +24,7 @@ SUBJECTS = (
 # Besides JSON, what a log can be had as.
 EXPORTS = ("text/csv", "application/jsonl")
 # Who may call, where it is no permission: anybody, whoever presents a key, or any credential.
-ANYBODY, HOLDER, CALLER, OWNER = "anybody", "holder", "caller", "owner"
+ANYBODY, HOLDER, CALLER, LEADER, OWNER = "anybody", "holder", "caller", "leader", "owner"
 
 
 class Id(BaseConverter):
@@ -42,7 +42,7 @@ class ListOf:
 
 @dataclass(frozen=True)
 class Call:
-    """One call: `needs` is a permission, or ANYBODY, HOLDER, CALLER or OWNER."""
+    """One call: `needs` is a permission, or ANYBODY, HOLDER, CALLER, LEADER or OWNER."""
 
     method: str
     path: str  # below /api/v1, parameters as <name>

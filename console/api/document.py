@@ -12,7 +12,18 @@ from pydantic.json_schema import GenerateJsonSchema
 
 from console import wire
 from console.api import answer
-from console.api.calls import ANYBODY, CALLER, CALLS, HOLDER, OWNER, SUBJECTS, Call, ListOf, call
+from console.api.calls import (
+    ANYBODY,
+    CALLER,
+    CALLS,
+    HOLDER,
+    LEADER,
+    OWNER,
+    SUBJECTS,
+    Call,
+    ListOf,
+    call,
+)
 from console.fields import Fields
 from console.idempotency import HEADER, IdempotencyKey
 
@@ -44,6 +55,7 @@ NEEDS = {
     ANYBODY: "Needs no credential.",
     HOLDER: "Needs a key, and no permission.",
     CALLER: "Needs a key, whatever it holds, or an access token.",
+    LEADER: "Needs the access token of an owner, or of an admin of the project.",
     OWNER: "Needs the access token of an owner.",
 }
 

@@ -7,7 +7,7 @@ from flask import Response
 
 from console import members
 from console.api import answer, caller, listed, object_body, query
-from console.api.calls import ListOf, call
+from console.api.calls import LEADER, ListOf, call
 from console.api.people import invitation_of
 from console.members import MemberObject, NewMember, NewMemberObject, RoleChange
 from console.paging import PageQuery
@@ -34,7 +34,7 @@ def list_members(slug: str) -> Response:
 @call(
     "POST",
     "/projects/<slug>/members",
-    needs=ADMIN,
+    needs=LEADER,
     takes=NewMember,
     gives=NewMemberObject,
     status=201,
@@ -59,7 +59,7 @@ def add_member(slug: str) -> Response:
 @call(
     "PATCH",
     "/projects/<slug>/members/<person_id>",
-    needs=ADMIN,
+    needs=LEADER,
     takes=RoleChange,
     gives=MemberObject,
     refuses={409: f"`CONFLICT`: {OWNERS}"},
@@ -75,7 +75,7 @@ def change_member_role(slug: str, person_id: str) -> Response:
 @call(
     "DELETE",
     "/projects/<slug>/members/<person_id>",
-    needs=ADMIN,
+    needs=LEADER,
     gives=MemberObject,
     refuses={409: f"`CONFLICT`: {OWNERS}"},
     subject=SUBJECT,

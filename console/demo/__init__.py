@@ -26,6 +26,7 @@ from console import (
     mail,
     outcomes,
     people,
+    person_rows,
     projects,
     secret,
     sessions,
@@ -118,7 +119,7 @@ def _new_password() -> str:
 
 
 def _refuse_unless_empty() -> None:
-    db.hold_table(Person)
+    person_rows.hold_people()
     db.hold_table(Project)
     if people.anybody_yet() or projects.any_yet():
         raise Conflict(

@@ -19,6 +19,7 @@ from flask import (
     request,
     url_for,
 )
+from flask.sessions import SecureCookieSessionInterface, SessionMixin
 from flask_login import LoginManager, UserMixin, current_user
 from flask_wtf.csrf import CSRFError, CSRFProtect, generate_csrf
 from werkzeug.exceptions import HTTPException
@@ -32,11 +33,21 @@ from console.models import Project
 from console.permissions import ADMIN
 from console.web import protection, words
 
+SIGNED_OUT = "TOKEN_INVALID"
 JSON_PATHS = ("/api/", "/forward-auth/")
 SIGNED_IN_PAGES = (
     "keys", "audit", "activity", "overview", "integrate", "account", "confirm", "installation",
     "offboarding", "passkeys", "people", "members", "projects", "settings",
 )  # fmt: skip
+
+
+class _Sessions(SecureCookieSessionInterface):
+    """Files are for every cache, and nobody's session is in the answer to one."""
+
+    def save_session(self, app: Flask, session: SessionMixin, response: Response) -> None:
+        if request.endpoint != "static":
+            super().save_session(app, session, response)
+
 
 csrf = CSRFProtect()
 login = LoginManager()
@@ -87,10 +98,14 @@ def register(app: Flask, static_folder: Path) -> None:
         SESSION_COOKIE_SECURE=config.is_https,
         SESSION_COOKIE_HTTPONLY=True,
         SESSION_COOKIE_SAMESITE="Lax",
+        # Only what changes the session says it anew: the answer to a request that was under way
+        # must not bring back a session that has ended, or been confirmed, meanwhile.
+        SESSION_REFRESH_EACH_REQUEST=False,
         PERMANENT_SESSION_LIFETIME=timedelta(milliseconds=sessions.LENGTH[sessions.BROWSER]),
         WTF_CSRF_TIME_LIMIT=None,
         MAX_CONTENT_LENGTH=wire.BODY_MAX_BYTES,
     )
+    app.session_interface = _Sessions()
     # Before all else: whatever refuses a request names it.
     app.before_request(_identify)
     protection.register(app)
@@ -205,7 +220,7 @@ def _show_error(error: Exception) -> BaseResponse:
     refused = _as_refused(error)
     if request.path.startswith(JSON_PATHS):
         return api.refuse(refused)
-    if refused.status == 401 and not is_htmx():
+    if refused.status == 401 and (not is_htmx() or refused.code == SIGNED_OUT):
         return _ask_to_sign_in()
     if isinstance(refused, NotFresh):
         return confirm.ask(refused)

@@ -58,9 +58,9 @@ def set_up() -> Answer:
     fields.update(_filled("name", "project"))
     try:
         first_owner.set_up(token, fields, by=anonymous())
-        return _enter(fields["email"], fields["password"])
     except Invalid as error:
         return invalid("access/setup.html", error, **context)
+    return _enter_first(fields["email"], fields["password"], "Latchkey is set up.")
 
 
 @blueprint.route("/invitation", methods=["GET", "POST"])
@@ -77,10 +77,15 @@ def join() -> Answer:
         joined = invitations.join(token, fields, by=anonymous())
     except Invalid as error:
         return invalid("access/invitation.html", error, form=request.form, **context)
+    return _enter_first(joined.email, fields["password"], "You have joined.")
+
+
+def _enter_first(email: str, password: str, done: str) -> Answer:
+    """Signs in who has just come to be; where they have to wait for it, that is not undone."""
     try:
-        return _enter(joined.email, fields["password"])
+        return _enter(email, password)
     except (Limited, Unavailable) as error:
-        flash(json.dumps({"words": f"You have joined. {error.message}"}))
+        flash(json.dumps({"words": f"{done} {error.message}"}))
         return redirect(url_for("access.log_in"), 303)
 
 

@@ -7,7 +7,7 @@ from flask import Blueprint, Response, redirect, render_template, request, sessi
 from flask_login import current_user, login_user
 from werkzeug.wrappers import Response as BaseResponse
 
-from console import account, sessions, signin
+from console import account, second_factor, sessions, signin
 from console.errors import Limited, NotFresh, Refused, Unauthenticated, Unavailable
 from console.web import SignedIn, actor, in_dialog, is_htmx, known_browser, path_of
 from console.web.access import local_path
@@ -36,14 +36,14 @@ def _wanted() -> tuple[str, bool]:
 
 @blueprint.route("/confirm", methods=["GET", "POST"])
 def confirm_presence() -> BaseResponse:
-    """The password; then on to the address in `next`."""
+    """The password, and the code where there is one; then on to the address in `next`."""
     wanted, place = request.values.get("next", ""), request.values.get("place", "")
     if request.method != "POST":
         return _show(wanted, place)
     try:
         token = signin.confirm(
             current_user.token, request.form.get("password", ""), by=actor(),
-            browser=known_browser.presented(),
+            code=request.form.get("code", ""), browser=known_browser.presented(),
         )  # fmt: skip
     except (Unauthenticated, Limited, Unavailable) as error:
         return _show(wanted, place, error)
@@ -69,6 +69,7 @@ def _show(wanted: str, place: str, error: Refused | None = None) -> BaseResponse
     context: dict[str, Any] = {
         "email": me.email,
         "has_password": me.password_hash is not None,
+        "has_code": second_factor.is_on(me),
         "wanted": local_path(wanted) or url_for("access.home"),
         "place": place,
         "error": None if isinstance(error, NotFresh) else error,

@@ -6,7 +6,7 @@ from flask_login import current_user, logout_user
 
 from console import invitations, mail, sessions
 from console.errors import Invalid
-from console.web import actor, anonymous, client_ip, done, invalid
+from console.web import actor, anonymous, client_ip, done, invalid, known_browser
 from console.web.access import Answer, enter
 
 blueprint = Blueprint("links", __name__)
@@ -31,14 +31,17 @@ def reset_password() -> Answer:
         return render_template("access/reset.html", errors={}, **context)
     fields = {"password": request.form.get("password", "")}
     try:
-        invitations.reset_password(token, fields, by=anonymous())
+        person = invitations.reset_password(token, fields, by=anonymous())
     except Invalid as error:
         return invalid("access/reset.html", error, **context)
     if current_user.is_authenticated:  # as whoever it was: the next one to sign in is this person
         sessions.sign_out(current_user.token, by=actor())
         logout_user()
     session.clear()
-    return done("Your password is changed. Sign in with it.", url_for("access.log_in"))
+    response = done("Your password is changed. Sign in with it.", url_for("access.log_in"))
+    # The link was theirs: nobody's guessing keeps them out of this browser.
+    known_browser.remember(response, person.id)
+    return response
 
 
 @blueprint.route("/login-link", methods=["GET", "POST"])

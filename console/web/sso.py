@@ -9,9 +9,9 @@ from flask_login import current_user
 from werkzeug.wrappers import Response as BaseResponse
 
 from console import sso
-from console.errors import Conflict, Forbidden, NotFresh, Refused, Unavailable
+from console.errors import Conflict, Forbidden, Limited, NotFresh, Refused, Unavailable
 from console.oidc import Begun
-from console.web import access, actor, client_ip, confirm, confirm_first, done
+from console.web import access, actor, client_ip, confirm, confirm_first, done, known_browser
 
 log = logging.getLogger(__name__)
 
@@ -37,8 +37,10 @@ def begin_sso() -> BaseResponse:
     if purpose == LINK:
         confirm_first()
     try:
-        url, begun = sso.begin(asks_again=purpose == CONFIRM)
-    except Unavailable as error:
+        url, begun = sso.begin(
+            asks_again=purpose == CONFIRM, ip=client_ip(), browser=known_browser.presented()
+        )
+    except (Unavailable, Limited) as error:
         return _failed(error, purpose, wanted)
     session[KEPT] = [purpose, wanted, *astuple(begun)]
     return redirect(url, 303)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from console import clock, db, letters, links, mail, sessions, throttle
+from console import clock, db, letters, links, mail, second_factor, sessions, throttle
 from console.actor import Actor
 from console.errors import Conflict, Forbidden, Invalid, Limited
 from console.fields import clean_email
@@ -69,7 +69,8 @@ class Sent:
 
 def make(kind: str, person: Person, *, by: Actor) -> Made:
     """A new link for the person, in the caller's transaction; who calls sends it after that."""
-    token, expires_at = links.issue(kind, person.id, made_by=by.person_id)
+    shown_to = None if mail.is_on() else by.person_id
+    token, expires_at = links.issue(kind, person.id, made_by=by.person_id, shown_to=shown_to)
     record(ACTIONS[kind], person, by, {"expires_at": (None, clock.iso(expires_at))})
     return Made(kind, token, expires_at, person.email, by)
 
@@ -81,6 +82,7 @@ def send(made: Made) -> Sent:
     try:
         mail.send(made.email, *letters.letter(made.kind, made.token, made.expires_at, by=made.by))
     except mail.NotSent as error:
+        links.note_shown(made.token, made.by.person_id)
         return Sent(made.expires_at, made.url, failure=str(error))
     return Sent(made.expires_at, mailed_to=made.email)
 
@@ -238,10 +240,20 @@ def join(token: str, fields: Mapping[str, Any], *, by: Actor) -> Person:
             changes["name"] = (person.name, given.name)
             person.name = given.name
         person.password_hash = password_hash
+        person.vouched_by = _voucher(token)
         person.save(only=person.dirty_fields)
         links.end_all(person.id)
         record("person.joined", person, sessions.actor_of(person, by), changes)
         return person
+
+
+def _voucher(token: str) -> str | None:
+    """Who was shown this link, and could have used it in the person's name; None for an owner, who
+    may do everything as it is, and where it was mailed."""
+    link = links.find(token, INVITATION)
+    shown_to = link.shown_to if link else None
+    maker = Person.get_or_none(Person.id == shown_to, ~Person.is_owner)
+    return maker.id if maker else None
 
 
 def who_resets(token: str) -> Person:
@@ -258,6 +270,7 @@ def who_resets(token: str) -> Person:
 
 def reset_password(token: str, fields: Mapping[str, Any], *, by: Actor) -> Person:
     """The person chooses a new password, once; all their sessions end, their second factor stays.
+    But of one for whom somebody else vouched until now: who that was may have set it.
 
     Raises Forbidden, Invalid.
     """
@@ -267,12 +280,15 @@ def reset_password(token: str, fields: Mapping[str, Any], *, by: Actor) -> Perso
     with db.write():
         hold_people(by)
         person = who_resets(token)
+        told: dict[str, tuple[Any, Any]] = {"password": (SET, CHANGED)}
+        if person.vouched_by is not None:
+            told.update(second_factor.forget(person))
+            person.vouched_by = None
         person.password_hash = password_hash
         person.save(only=person.dirty_fields)
         links.end_all(person.id)
         sessions.end_all(person)
-        actor = sessions.actor_of(person, by)
-        record("person.password_reset", person, actor, {"password": (SET, CHANGED)})
+        record("person.password_reset", person, sessions.actor_of(person, by), told)
         return person
 
 

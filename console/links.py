@@ -38,9 +38,14 @@ def address(kind: str, token: str) -> str:
 
 
 def issue(
-    kind: str, person_id: str | None = None, *, made_by: str | None = None
+    kind: str,
+    person_id: str | None = None,
+    *,
+    made_by: str | None = None,
+    shown_to: str | None = None,
 ) -> tuple[str, int]:
-    """The token of a new link, and when it ends. `made_by` is the person who made it."""
+    """The token of a new link, and when it ends. `made_by` is the person who made it, `shown_to`
+    who is shown it, to pass it on."""
     token = secrets.token_urlsafe(TOKEN_BYTES)
     now = clock.now()
     ends_at = now + LENGTH[kind]
@@ -52,6 +57,7 @@ def issue(
         expires_at=ends_at,
         person_id=person_id,
         made_by=made_by,
+        shown_to=shown_to,
     )
     return token, ends_at
 
@@ -61,6 +67,12 @@ def find(token: str, kind: str) -> Link | None:
     return Link.get_or_none(
         Link.digest == digest(token), Link.kind == kind, Link.expires_at > clock.now()
     )
+
+
+def note_shown(token: str, person_id: str | None) -> None:
+    """This person is shown the link after all, to pass it on."""
+    with db.write():
+        Link.update(shown_to=person_id).where(Link.digest == digest(token)).execute()
 
 
 def use_up(token: str, kind: str) -> Link | None:

@@ -319,7 +319,10 @@ def set_roles(person: Person, role_in: Mapping[str, str], *, by: Actor) -> bool:
 
 
 def _set_role(person: Person, project_id: str, old: str | None, new: str | None, by: Actor) -> None:
-    """The one place where a role begins, changes or ends, and its event; None is no role."""
+    """The one place where a role begins, changes or ends, and its event; None is no role. Raises
+    what `person_rows.refuse_unproven` does."""
+    if new is not None:
+        person_rows.refuse_unproven(person, project_id)
     of_both = (Membership.person == person) & (Membership.project == project_id)
     if new is None:
         Membership.delete().where(of_both).execute()

@@ -78,6 +78,7 @@ class Person(Base):
     totp_secret = BlobField(null=True)  # sealed; see second_factor.py
     totp_step = BigIntegerField(null=True)  # the last one whose code was accepted
     last_signed_in_at = BigIntegerField(null=True)
+    vouched_by = TextField(null=True)  # who was shown the link by which they joined, if no owner
 
 
 class RecoveryCode(Base):
@@ -154,6 +155,7 @@ class Link(Base):
     expires_at = BigIntegerField()
     person_id = TextField(null=True, index=True)  # whom it is for
     made_by = TextField(null=True, index=True)  # the person who made it
+    shown_to = TextField(null=True)  # the person who was to pass it on; null where it was mailed
 
 
 class Throttle(Base):

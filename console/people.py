@@ -299,6 +299,8 @@ def _apply(person: Person, change: PersonChange) -> None:
     if change.sent("name") and change.name != person.name:
         person.name = change.name
     if change.sent("owner") and change.owner != person.is_owner:
+        if change.owner:
+            person_rows.refuse_unproven(person, None)
         person.is_owner = change.owner
     if change.sent("disabled") and change.disabled != (person.disabled_at is not None):
         person.disabled_at = clock.now() if change.disabled else None

@@ -3,10 +3,12 @@
 What may be done is people.py's to say, members.py's for roles, and invitations.py's for links.
 """
 
+from peewee import JOIN
+
 from console import activity, clock, db
-from console.actor import Actor
+from console.actor import ADMIN_ROLE, Actor
 from console.errors import Conflict, Forbidden, Unknown
-from console.models import Person
+from console.models import Membership, Person
 from console.secret import random_id
 
 # What an event tells of a password.
@@ -65,6 +67,28 @@ def find_person(person_id: str) -> Person:
     if person is None:
         raise Unknown("There is no such person.")
     return person
+
+
+def refuse_unproven(person: Person, project_id: str | None) -> None:
+    """Before somebody gets rights in a project, or all (None): raises Conflict where they joined by
+    a link that somebody else was shown, who has no say there and may have used it themselves."""
+    if person.vouched_by is None:
+        return
+    has_say = (
+        Person.select()
+        .join(Membership, JOIN.LEFT_OUTER)
+        .where(
+            Person.id == person.vouched_by,
+            Person.is_owner
+            | ((Membership.project == project_id) & (Membership.role == ADMIN_ROLE)),
+        )
+    )
+    if project_id is None or not has_say.exists():
+        raise Conflict(
+            f"{person.email} joined by a link that somebody else was shown, so it is not certain "
+            "yet who that was. Under People, make a link to a new password for them first; once "
+            "they have used it, this can be done."
+        )
 
 
 def is_local_owner(person: Person) -> bool:

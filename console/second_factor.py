@@ -10,6 +10,7 @@ import json
 import secrets
 import unicodedata
 from dataclasses import dataclass
+from typing import Any
 
 import pyotp
 
@@ -154,13 +155,10 @@ def remove_all(person_id: str, *, by: Actor) -> None:
     refuse_but_owners(by)
     with db.write():
         person = person_to_change(person_id, by=by)
-        changes = {"second_factor": REMOVED} if is_on(person) else {}
-        _forget(person)
-        passkeys = Passkey.delete().where(Passkey.person == person).execute()
-        if not changes and not passkeys:
+        told = forget(person)
+        if not told:
             raise Conflict(f"{person.email} has no second factor.")
         sessions.end_all(person)
-        told = {**changes, **({"passkeys": (passkeys, 0)} if passkeys else {})}
         record("person.second_factor_removed", person, by, told)
 
 
@@ -214,6 +212,15 @@ def _refuse_second(person: Person) -> None:
 def _refuse_none(person: Person) -> None:
     if not is_on(person):
         raise Conflict("You have no second factor.")
+
+
+def forget(person: Person) -> dict[str, tuple[Any, Any]]:
+    """Takes the app, the recovery codes and the passkeys, in the caller's transaction, which holds
+    the person; what that was, as events tell it."""
+    told: dict[str, tuple[Any, Any]] = {"second_factor": REMOVED} if is_on(person) else {}
+    _forget(person)
+    passkeys = Passkey.delete().where(Passkey.person == person).execute()
+    return {**told, **({"passkeys": (passkeys, 0)} if passkeys else {})}
 
 
 def _forget(person: Person) -> None:

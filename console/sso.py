@@ -29,7 +29,7 @@ from console.clock import MINUTE
 from console.errors import Conflict, Forbidden, Limited, Refused, Unknown
 from console.fields import clean_email, clean_name
 from console.links import INVITATION
-from console.models import Identity, Link, Membership, Passkey, Person, Project, RecoveryCode
+from console.models import Identity, Link, Membership, Passkey, Person, Project
 from console.oidc import Begun, Claims, Client
 from console.person_fields import ROLES
 from console.secret import digest
@@ -291,14 +291,9 @@ def _forget_locks(person: Person) -> dict[str, tuple[Any, Any]]:
     told: dict[str, tuple[Any, Any]] = {}
     if person.password_hash is not None:
         told["password"] = (person_rows.SET, None)
-    if second_factor.is_on(person):
-        told["second_factor"] = second_factor.REMOVED
-    passkeys = Passkey.delete().where(Passkey.person == person).execute()
-    if passkeys:
-        told["passkeys"] = (passkeys, 0)
-    RecoveryCode.delete().where(RecoveryCode.person == person).execute()
-    person.password_hash = person.totp_secret = person.totp_step = None
-    person.save(only=[Person.password_hash, Person.totp_secret, Person.totp_step])
+    told.update(second_factor.forget(person))
+    person.password_hash = None
+    person.save(only=[Person.password_hash])
     sessions.end_all(person)
     links.end_all(person.id)
     return told
@@ -330,6 +325,8 @@ def _link(
         made_owner=any(one.made_owner for one in before),
     )
     links.end(INVITATION, person.id)
+    person.vouched_by = None  # the provider does
+    person.save(only=[Person.vouched_by])
     changes = {"issuer": (None, issuer), "subject": (None, subject)}
     person_rows.record("person.sso_linked", person, by, {**changes, **(forgotten or {})})
     return identity

@@ -40,6 +40,7 @@ class Issuer:
     challenge: str = ""
     nonce: str = ""
     asked: list[str] = field(default_factory=list)
+    more_keys: list[Any] = field(default_factory=list)  # published before its own
 
     def document(self) -> dict[str, Any]:
         return {
@@ -99,7 +100,9 @@ def running(key: RSAKey) -> Iterator[Issuer]:
             issuer.asked.append(self.path)
             self._answer(200, {
                 "/.well-known/openid-configuration": issuer.document,
-                "/keys": lambda: {"keys": [{**key.as_dict(private=False), "kid": "first"}]},
+                "/keys": lambda: {"keys": [
+                    *issuer.more_keys, {**key.as_dict(private=False), "kid": "first"}
+                ]},
                 "/user": lambda: issuer.user_info,
             }[self.path]())  # fmt: skip
 

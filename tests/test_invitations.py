@@ -25,7 +25,7 @@ from console import (
     sessions,
     signin,
 )
-from console.actor import Actor
+from console.actor import Actor, command_line
 from console.errors import Conflict, Forbidden, Invalid, Limited, NotFresh, Unauthenticated, Unknown
 from console.models import Event, Link, Membership, Person, Project, Session
 from tests.conftest import PASSWORD, Clock, add_person, at_once, sign_in, token_of
@@ -867,3 +867,12 @@ def test_a_token_is_in_no_log(
     with caplog.at_level(logging.DEBUG):
         assert app.test_client().get(f"/reset?token={token}").status_code == 500
     assert "the inner workings" in caplog.text and token not in caplog.text
+
+
+def test_whoever_has_come_in_leaves_no_invitation_open(owner: Actor, project: Project) -> None:
+    person, sent = people.create({"email": "grace@example.com"}, by=owner)
+    assert sent is not None
+    made = invitations.login_link(person.email, by=command_line())
+    invitations.sign_in(made.token, ip=None)
+    with pytest.raises(Forbidden, match="This invitation does not hold"):
+        invitations.invited(token_of(sent))

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from peewee import IntegrityError
 
-from console import activity, check, db, keys, limits, projects, usage
+from console import activity, check, db, key_fields, keys, limits, projects, usage
 from console.actor import Actor
 from console.check import EXPIRED_KEY, INVALID, REVOKED_KEY, SUPERSEDED, VALID
 from console.errors import Conflict, Invalid, Refused, Unknown
@@ -773,3 +773,12 @@ def test_a_deleted_keys_counters_do_not_come_back(make_key: MakeKey, operator: A
     assert LimitCount.select().count() == 0
     assert usage.totals_of(stored(key))["requests_total"] == 1
     assert projects.key_limit(key.project) == 20
+
+
+def test_a_deleted_keys_event_says_what_it_was(make_key: MakeKey, owner: Actor) -> None:
+    key, _ = make_key(by=owner, permissions=["tasks:read"], expires_in="1d")
+    facts = key_fields.facts(key)
+    keys.delete(key.id, by=owner)
+    told = Event.get(Event.action == "key.deleted").changes
+    assert told == {**{name: [value, None] for name, value in facts.items()},
+                    "prefix": [key.prefix, None]}  # fmt: skip

@@ -4,9 +4,10 @@ import pytest
 from flask import Flask, Response
 from flask.testing import FlaskClient
 
+from console import invitations
 from console.actor import Actor
 from console.web import known_browser
-from tests.conftest import PASSWORD, Clock, add_person, sign_in
+from tests.conftest import PASSWORD, Clock, add_person, sign_in, token_of
 
 NAME = "latchkey-browser"
 
@@ -90,3 +91,19 @@ def test_people_who_share_a_browser_are_all_known_the_last_five(app: Flask, owne
         cookie = remembered(app, cookie, f"per_{number}")
     people = [mark.split(".")[0] for mark in (presented(app, cookie) or "").split()]
     assert people == [f"per_{number}" for number in range(5)]
+
+
+def test_who_chooses_a_new_password_by_a_link_is_known_in_that_browser(
+    app: Flask, owner: Actor, member: Actor, clock: Clock
+) -> None:
+    stranger = app.test_client()
+    for _ in range(20):
+        stranger.post("/login", data={"email": member.name, "password": "wrong"})
+        clock.move("1m")
+    token = token_of(invitations.reset(member.id or "", by=owner))
+    browser = app.test_client()
+    new = {"token": token, "password": "three new words"}
+    assert browser.post("/reset", data=new).status_code == 303
+    form = {"email": member.name, "password": "three new words"}
+    assert stranger.post("/login", data=form).status_code == 429
+    assert browser.post("/login", data=form).status_code == 303

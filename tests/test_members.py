@@ -1,6 +1,7 @@
 """Members of a project: who gives, changes and takes roles, what each does to the person's sessions
 and links, and which event tells of it."""
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -9,12 +10,34 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
-from console import check, db, invitations, keys, members, people, sessions, signin
+from console import (
+    check,
+    db,
+    invitations,
+    keys,
+    mail,
+    members,
+    people,
+    projects,
+    second_factor,
+    sessions,
+    signin,
+)
 from console.actor import KEY, Actor
 from console.errors import Conflict, Forbidden, Invalid, NotFresh, Refused, Unknown
 from console.invitations import Sent
 from console.models import Event, Key, Link, Membership, Person, Project, Session
-from tests.conftest import PASSWORD, V1, Clock, MakeKey, add_person, at_once, bearer, sign_in
+from tests.conftest import (
+    PASSWORD,
+    V1,
+    Clock,
+    MakeKey,
+    add_person,
+    at_once,
+    bearer,
+    code_of,
+    sign_in,
+)
 
 GRACE = {"email": "grace@example.com", "role": "member"}
 VISITOR = Actor(kind="person", id=None, name="visitor", ip="192.0.2.7")
@@ -622,3 +645,69 @@ def test_the_dialogs_tell_of_keys_that_open_the_console_whatever_the_role(
     Key.update(permissions=["tasks:read"]).execute()
     for address in (f"/projects/shop/people/{member.id}/role", f"/people/{member.id}/roles"):
         assert "other permissions" not in browser.get(address).text
+
+
+# --- whose address it is ----------------------------------------------------------------------
+
+
+def test_who_joined_by_a_link_that_an_admin_was_shown_gets_no_rights_elsewhere(
+    owner: Actor, admin: Actor, other_project: Project, project: Project
+) -> None:
+    """The admin may have used it in another's name, and waits for rights that others give."""
+    _, sent = members.add("shop", {"email": "ceo@example.com", "role": "viewer"}, by=admin)
+    person = joined(sent)
+    members.remove("shop", person.id, by=admin)
+    tries = [
+        lambda: members.add("other", {"email": person.email, "role": "admin"}, by=owner),
+        lambda: people.edit(person.id, {"roles": {"other": "viewer"}}, by=owner),
+        lambda: people.edit(person.id, {"owner": True}, by=owner),
+    ]
+    for give in tries:
+        with pytest.raises(Conflict, match="ceo@example.com joined by a link that somebody else"):
+            give()
+    members.add("shop", {"email": person.email, "role": "viewer"}, by=admin)
+    begun = second_factor.begin_enrolment(by=sessions.actor_of(person, VISITOR))
+    second_factor.enrol(
+        begun.sealed, code_of(begun.seed), token="", by=sessions.actor_of(person, VISITOR)
+    )
+    link = token_of(invitations.reset(person.id, by=owner))
+    invitations.reset_password(link, {"password": "three new words"}, by=VISITOR)
+    assert not second_factor.state_of(person.id).is_on
+    for give in tries:
+        give()
+
+
+def test_who_joined_by_an_owners_link_or_a_mailed_one_gets_rights_everywhere(
+    owner: Actor, admin: Actor, other_project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, sent = members.add("shop", {"email": "one@example.com", "role": "viewer"}, by=owner)
+    assert joined(sent).vouched_by is None
+    monkeypatch.setattr(mail, "is_on", lambda: True)
+    monkeypatch.setattr(mail, "send", lambda *letter: letters.append(letter))
+    letters: list[Any] = []
+    members.add("shop", {"email": "two@example.com", "role": "viewer"}, by=admin)
+    token = re.findall(r"token=([\w-]+)", str(letters))[0]
+    assert invitations.join(token, {"password": PASSWORD}, by=VISITOR).vouched_by is None
+
+
+def test_a_link_that_a_mail_server_refused_was_shown(
+    owner: Actor, admin: Actor, project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*letter: Any) -> None:
+        raise mail.NotSent("no such box")
+
+    monkeypatch.setattr(mail, "is_on", lambda: True)
+    monkeypatch.setattr(mail, "send", refuse)
+    _, sent = members.add("shop", {"email": "two@example.com", "role": "viewer"}, by=admin)
+    assert joined(sent).vouched_by == admin.id
+
+
+# --- an archived project ----------------------------------------------------------------------
+
+
+def test_in_an_archived_project_members_are_only_removed(owner: Actor, viewer: Actor) -> None:
+    projects.archive("shop", by=owner)
+    for change in ("add", "change"):
+        with pytest.raises(Conflict, match="is archived"):
+            DOINGS[change]("shop", viewer.id or "", owner)
+    members.remove("shop", viewer.id or "", by=owner)

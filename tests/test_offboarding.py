@@ -1,6 +1,7 @@
 """Offboarding: every key that somebody could still use is listed, with why, until it is settled."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from flask import Flask
@@ -11,7 +12,17 @@ from console.actor import Actor
 from console.errors import Conflict, Forbidden, Invalid, NotFresh, Refused, Unknown
 from console.models import Event, Key, Person, Project
 from console.offboarding import Case, Progress
-from tests.conftest import Call, Clock, MakeKey, add_person, checked, sign_in
+from tests.conftest import (
+    PASSWORD,
+    V1,
+    Call,
+    Clock,
+    MakeKey,
+    add_person,
+    bearer,
+    checked,
+    sign_in,
+)
 
 
 @pytest.fixture
@@ -463,3 +474,64 @@ def test_a_service_is_told_the_new_owner_from_the_next_check_on(
     after = checked(check.Request(text, "req_2", "127.0.0.1")).key
     assert before is not None and after is not None
     assert (before.owner, after.owner) == (admin.name, member.name)
+
+
+# --- by way of a key --------------------------------------------------------------------------
+
+
+def test_what_somebodys_key_makes_and_sees_they_made_and_saw(
+    call: Call, make_key: MakeKey, leaver: Actor, owner: Actor
+) -> None:
+    _, robot = make_key(name="Robot", by=leaver, permissions=["keys:manage"])
+    other, _ = make_key(name="Foreign", by=owner)
+    made = call("POST", "/api-keys", {"name": "New"}, secret=robot)
+    call("POST", f"/api-keys/{other.id}/rotate", {}, secret=robot)
+    assert made.status_code == 201
+    assert {name: why(case) for name, case in listed(leaver, owner).items()} == {
+        "Robot": {"owns", "made", "knows"}, "New": {"owns", "made", "knows"}, "Foreign": {"knows"},
+    }  # fmt: skip
+
+
+# --- a key that comes back --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("end", ["disabled", "deleted"])
+def test_a_stopped_key_whose_secret_a_leaver_knows_is_rotated_before_it_works_again(
+    make_key: MakeKey, leaver: Actor, owner: Actor, end: str
+) -> None:
+    key, secret = make_key(name="CI", by=leaver)
+    late, _ = make_key(name="Late", by=leaver, expires_in="1d")
+    keys.revoke(key.id, by=owner)
+    offboarding.hand_over_keys(leaver.id or "", owner.name, by=owner)
+    Key.update(expires_at=1).where(Key.id == late.id).execute()
+    if end == "disabled":
+        people.edit(leaver.id or "", {"disabled": True}, by=owner)
+    else:
+        people.delete(leaver.id or "", by=owner)
+    with pytest.raises(Conflict, match="Somebody who has left knows the secret of CI: rotate it"):
+        keys.restore(key.id, by=owner)
+    with pytest.raises(Conflict, match="Somebody who has left knows the secret of Late"):
+        keys.edit(late.id, {"expires_in": "90d"}, by=owner)
+    with pytest.raises(Conflict, match="Somebody who has left knows the secret of Late"):
+        keys.extend_many([late.id], {"expires_in": "90d"}, by=owner)
+    _, new, _ = keys.rotate(key.id, {}, by=owner)
+    keys.restore(key.id, by=owner)
+    codes = [checked(check.Request(text, request_id="r")).code for text in (secret, new)]
+    assert codes == ["API_KEY_SUPERSEDED", "VALID"]
+
+
+def test_a_key_that_somebody_else_was_given_meanwhile_is_left_to_them(
+    make_key: MakeKey, leaver: Actor, owner: Actor, admin: Actor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, _ = make_key(name="A", by=leaver)
+    second, _ = make_key(name="B", by=leaver)
+    hand_over_all = offboarding._hand_over_all
+
+    def delayed(*given: Any, **more: Any) -> int:
+        keys.edit(first.id, {"owner": admin.name}, by=owner)
+        keys.delete(second.id, by=owner)
+        return hand_over_all(*given, **more)
+
+    monkeypatch.setattr(offboarding, "_hand_over_all", delayed)
+    assert offboarding.hand_over_keys(leaver.id or "", owner.name, by=owner).keys == 0
+    assert Key.get_by_id(first.id).owner_id == admin.id

@@ -2,7 +2,9 @@
 policy changes; and that a flood of them holds nobody up for long."""
 
 import importlib.util
+import os
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -17,7 +19,7 @@ from console.actor import Actor
 from console.errors import Invalid, Unauthenticated, Unavailable
 from console.links import INVITATION, RESET
 from console.models import Person, Session
-from tests.conftest import PASSWORD, V1, add_person, sign_in
+from tests.conftest import PASSWORD, V1, at_once, sign_in
 
 ADA = {"email": "ada@example.com", "password": PASSWORD}
 VISITOR = Actor(kind="person", id=None, name="visitor", ip="192.0.2.7")
@@ -48,11 +50,17 @@ def test_a_password_has_8_to_1000_characters(operator: Actor, password: str, all
         assert list(refusal.value.fields) == ["password"]
 
 
-def test_passwords_are_hashed_with_argon2id_as_owasp_asks() -> None:
-    spec = importlib.util.spec_from_file_location("people_as_shipped", passwords.__file__)
+def as_shipped() -> Any:
+    """The module with hashes as strong as they are outside the tests."""
+    spec = importlib.util.spec_from_file_location("passwords_as_shipped", passwords.__file__)
     assert spec is not None and spec.loader is not None
     shipped = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(shipped)
+    return shipped
+
+
+def test_passwords_are_hashed_with_argon2id_as_owasp_asks() -> None:
+    shipped = as_shipped()
     assert shipped.hash_password(PASSWORD).startswith("$argon2id$v=19$m=19456,t=2,p=1$")
 
 
@@ -198,6 +206,27 @@ def test_whoever_waits_too_long_is_told_to_come_back(
     sign_in(app, owner)  # none of these was counted as a wrong password
 
 
+def test_no_more_are_hashed_at_once_than_there_are_processors(
+    app: Flask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at_work, most, lock = 0, 0, threading.Lock()
+    verify = passwords.hasher.dummy_verify
+
+    def counted() -> None:
+        nonlocal at_work, most
+        with lock:
+            at_work += 1
+            most = max(most, at_work)
+        time.sleep(0.02)
+        verify()
+        with lock:
+            at_work -= 1
+
+    monkeypatch.setattr(passwords.hasher, "dummy_verify", counted)
+    assert at_once(16, lambda number: passwords.fits("wrong", None)) == [False] * 16
+    assert most == passwords.AT_ONCE == min(4, os.cpu_count() or 1)
+
+
 def test_a_hash_that_fails_gives_its_turn_back(one_turn: ThreadPoolExecutor) -> None:
     passwords.WAIT_SECONDS = 5
     for _ in range(2):
@@ -216,9 +245,9 @@ def test_the_first_unknown_person_takes_no_longer_than_the_next(
     assert not hashed
 
 
-def test_one_hash_is_compared_whoever_it_is(app: Flask) -> None:
-    """The stored hash of whoever is there costs what the one for nobody costs."""
-    add_person("ada@example.com")
-    mine = Person.get().password_hash
-    nobody = passwords.hasher._dummy_hash
-    assert mine.split("$")[:4] == nobody.split("$")[:4]
+def test_what_nobodys_password_is_compared_with_costs_what_a_new_hash_costs() -> None:
+    """As shipped: the tests' own hashes are cheaper."""
+    shipped = as_shipped()
+    shipped.warm_up()
+    for made in (shipped.hasher._dummy_hash, shipped.hash_password(PASSWORD)):
+        assert made.split("$")[1:4] == ["argon2id", "v=19", "m=19456,t=2,p=1"]

@@ -376,6 +376,13 @@ def test_people_may_do_what_the_table_says(world: World, operation: Operation) -
         assert found == operation.people, send.__name__
 
 
+# What is sent from a page that is a line of its own.
+WITHOUT_A_FORM = {
+    "Preview a key's form", "Choose what to do with several keys", "Revoke several keys",
+    "Extend several keys", "See how secrets would look", "Change a project's settings",
+}  # fmt: skip
+
+
 @pytest.mark.parametrize(
     "operation", [one for one in OPERATIONS if one.browser and one.browser[0] == "POST"], ids=str
 )
@@ -389,8 +396,9 @@ def test_a_form_is_shown_to_whoever_may_send_it(
     shown = Operation(operation.name, ("GET", path), None, {}, "")
     for who in PEOPLE:
         answer = world.submit(shown, prepared(world, operation), who)
-        if who == OWNER and answer.status_code in (404, 405):
-            return  # it is sent from a page that is a line of its own
+        if operation.name in WITHOUT_A_FORM:
+            assert answer.status_code in (404, 405), who
+            continue
         allowed = operation.people[who]
         expected = NOT_THERE if allowed in (OWN, NO) else allowed
         assert word(answer) == expected, who

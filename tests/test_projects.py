@@ -425,3 +425,11 @@ def test_a_page_holds_what_the_actor_sees_newest_first(
     assert seen(holder_of(project)) == ["shop"]
     assert seen(replace(member, roles={})) == []
     assert seen(replace(member, roles={project.id: "king"})) == []
+
+
+def test_what_goes_with_a_project_is_in_its_event(
+    owner: Actor, admin: Actor, viewer: Actor
+) -> None:
+    projects.delete("shop", by=owner)
+    event = Event.get(Event.action == "project.deleted")
+    assert event.changes["members"] == [{admin.name: "admin", viewer.name: "viewer"}, None]

@@ -4,9 +4,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import pytest
+from flask import Flask
 
-from console import db
+from console import account, db, invitations, people, second_factor, sessions, signin
+from console.actor import Actor
+from console.errors import Unauthenticated
 from console.models import Key, Session
+from tests.conftest import PASSWORD, add_person, code_of
 from tests.test_known_mistakes import LEFT_BY_A_CALL, NO_EVENT, WRITES, everything
 from tests.test_permission_table import (
     NEVER,
@@ -92,3 +96,30 @@ def test_a_key_that_is_stopped_or_narrowed_meanwhile_changes_nothing(
     after = everything()
     assert {name for name in before if after[name] != before[name]} <= LEFT_BY_A_CALL
     assert len(after["Key"]) == len(before["Key"])
+
+
+def test_a_factor_is_not_added_in_a_session_that_has_ended(app: Flask, owner: Actor) -> None:
+    """Of whoever was in it; the person has changed the password meanwhile."""
+    token, person = signin.with_password(owner.name, PASSWORD, ip=None)
+    intruder = sessions.by_session(token)
+    assert intruder is not None
+    begun = second_factor.begin_enrolment(by=intruder)
+    people.edit(person.id, {"password": "three new words"}, by=owner)
+    for act in (
+        lambda: second_factor.enrol(begun.sealed, code_of(begun.seed), token=token, by=intruder),
+        lambda: account.rename({"name": "Eve"}, by=intruder),
+        lambda: invitations.reset(person.id, by=intruder),
+        lambda: sessions.end_others(token, by=intruder),
+    ):
+        with pytest.raises(Unauthenticated, match="You are signed out"):
+            act()
+    assert not second_factor.state_of(person.id).is_on
+
+
+def test_whoever_gives_up_their_own_rights_is_done_with_it(app: Flask, owner: Actor) -> None:
+    add_person("grace@example.com", is_owner=True)
+    token, person = signin.with_password(owner.name, PASSWORD, ip=None)
+    me = sessions.by_session(token)
+    assert me is not None
+    assert not people.edit(person.id, {"owner": False}, by=me).is_owner
+    assert sessions.by_session(token) is None

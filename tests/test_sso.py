@@ -19,12 +19,14 @@ from console import (
     invitations,
     links,
     members,
+    oidc,
     people,
     second_factor,
     sessions,
     signin,
     sso,
 )
+from console import clock as console_clock
 from console.actor import Actor
 from console.clock import DAY
 from console.errors import (
@@ -801,3 +803,106 @@ def test_a_second_factor_is_the_providers_then(
 def test_who_is_signed_out_confirms_nothing(client: FlaskClient, issuer: Issuer) -> None:
     for path in ("/login/sso?confirm=1", "/login/sso?link=1"):
         assert client.get(path).location == "/login"
+
+
+# --- owners ----------------------------------------------------------------------------------
+
+
+def test_who_is_an_owner_by_the_claim_stays_one_by_it_under_another_id(
+    issuer: Issuer, ada: Actor, boss: Actor
+) -> None:
+    person = come_in(issuer, groups=["platform"])
+    issuer.says = {"sub": "another", "groups": ["platform"]}
+    begun, answer = issuer.visit()
+    sso.link(begun, answer, by=replace(boss, id=person.id, name=person.email))
+    assert not come_in(issuer, sub="another", groups=[]).is_owner
+
+
+def test_there_is_always_an_owner_with_a_password(issuer: Issuer, ada: Actor, boss: Actor) -> None:
+    """Whoever else comes by single sign-on: the provider may be gone tomorrow."""
+    come_in(issuer, groups=["platform"])
+    for change in ({"owner": False}, {"disabled": True}):
+        with pytest.raises(Conflict, match="last owner who can sign in with a password"):
+            people.edit(boss.id or "", change, by=boss)
+    with pytest.raises(Conflict, match="last owner who can sign in with a password"):
+        people.delete(boss.id or "", by=replace(ada, is_owner=True))
+    people.edit(ada.id or "", {"owner": False}, by=boss)
+    assert [one.email for one in Person.select().where(Person.is_owner)] == [boss.name]
+
+
+# --- a provider that is slow, and who asks too often ------------------------------------------
+
+
+def test_a_provider_that_failed_is_not_asked_again_at_once(
+    issuer: Issuer, clock: Clock, ada: Actor
+) -> None:
+    issuer.metadata = {"jwks_uri": None}
+    for _ in range(3):
+        with pytest.raises(Unavailable):
+            sso.begin(ip=None)
+    assert len(issuer.asked) == 1
+    issuer.metadata = {}
+    clock.move_ms(5_000)
+    sso.begin(ip=None)
+
+
+def test_one_that_hangs_holds_few(issuer: Issuer, ada: Actor) -> None:
+    held = [oidc._places.acquire(blocking=False) for _ in range(6)]
+    try:
+        assert held == [True] * 6
+        with pytest.raises(Unavailable, match="Too many people sign in just now"):
+            sso.begin(ip=None)
+    finally:
+        for _ in held:
+            oidc._places.release()
+    assert issuer.asked == []
+
+
+def test_a_network_begins_so_many_and_no_more(
+    issuer: Issuer, clock: Clock, client: FlaskClient
+) -> None:
+    for _ in range(100):
+        assert client.get("/login/sso").status_code == 303
+        clock.move_ms(1)
+    refused = client.get("/login/sso")
+    assert refused.status_code == 429 and refused.headers["Retry-After"] == "300"
+    assert client.get("/login").status_code == 200
+
+
+def test_a_way_back_is_redeemed_once_whatever_comes_of_it(issuer: Issuer, ada: Actor) -> None:
+    issuer.refuses = {"error": "invalid_grant"}
+    begun, answer = issuer.visit()
+    for _ in range(5):
+        with pytest.raises(Refused):
+            sso.sign_in(begun, answer, ip=None)
+    assert issuer.asked.count("/token") == 1
+
+
+@pytest.mark.parametrize("purpose", ["confirm", "link"])
+def test_the_other_ways_back_are_taken_once_too(issuer: Issuer, ada: Actor, purpose: str) -> None:
+    begun, answer = issuer.visit()
+    token, _ = sso.sign_in(begun, answer, ip=None)
+    begun, answer = ask_again(issuer, auth_time=console_clock.now() // 1000)
+    ways = {"confirm": lambda: sso.confirm(begun, answer, token, by=ada),
+            "link": lambda: sso.link(begun, answer, by=ada)}  # fmt: skip
+    ways[purpose]()
+    with pytest.raises(Refused, match="complete already"):
+        ways[purpose]()
+
+
+def test_a_key_that_cannot_be_read_keeps_nobody_out(issuer: Issuer, ada: Actor) -> None:
+    issuer.more_keys = [
+        {"kty": "OKP", "crv": "Unknown", "x": "AA"}, {"kty": "RSA", "e": "AQAB"},
+        {"kty": "EC", "crv": "BP-256", "x": "AA", "y": "AA"}, {"kty": "oct", "k": "AA"}, "nonsense",
+    ]  # fmt: skip
+    assert come_in(issuer).email == ada.name
+
+
+def test_without_a_time_of_proof_who_can_show_it_here_does(
+    issuer: Issuer, clock: Clock, ada: Actor
+) -> None:
+    begun, answer = issuer.visit()
+    sso.link(begun, answer, by=ada)  # keeps the password
+    Session.delete().execute()
+    come_in(issuer, auth_time=None)
+    assert Session.get().authenticated_at == clock.now() - sessions.FRESH

@@ -18,6 +18,8 @@ from tests.conftest import (
     Clock,
     MakeKey,
     add_person,
+    add_second_factor,
+    code_of,
     confirm,
     sign_in,
 )
@@ -347,3 +349,27 @@ def test_enabling_asks_first_and_leads_back(stale: FlaskClient, make_key: MakeKe
     assert page.status_code == 403 and hidden(page.text)["next"] == f"{address}/restore"
     confirm(stale)
     assert stale.post(f"{address}/restore").status_code == 303
+
+
+def test_who_has_a_second_factor_confirms_with_it_too(
+    stale: FlaskClient, owner: Actor, clock: Clock
+) -> None:
+    token = user_id(stale)
+    seed, codes = add_second_factor(replace(owner, fresh_until=None), token)
+    page = stale.get("/account/second-factor/remove")
+    assert page.status_code == 403 and 'name="code"' in page.text
+    for code in ("", "123456", "wrong"):
+        answer = stale.post("/confirm", data={"password": PASSWORD, "code": code})
+        assert answer.status_code == 401 and "This code does not hold" in answer.text
+    assert stale.get("/account/second-factor/remove").status_code == 403
+    code = code_of(seed, 1)
+    answer = stale.post("/confirm", data={"password": PASSWORD, "code": code})
+    assert answer.status_code == 303
+    assert stale.get("/account/second-factor/remove").status_code == 200
+    clock.move("30m")
+    again = stale.post("/confirm", data={"password": PASSWORD, "code": codes[0]})
+    assert again.status_code == 303
+
+
+def test_a_password_alone_is_asked_of_who_has_nothing_else(stale: FlaskClient) -> None:
+    assert 'name="code"' not in stale.get("/account/second-factor").text

@@ -1,5 +1,6 @@
 """Guessing is slowed: for an account, from a network, in a browser; and nobody else is."""
 
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
 
@@ -463,3 +464,18 @@ def test_a_clock_that_is_set_back_begins_a_new_stretch(clock: Clock) -> None:
 def test_brakes_differ_in_what_they_say() -> None:
     assert len({brake.words for brake in BRAKES}) == len(BRAKES) == 3
     assert BROWSER in BRAKES and all("{wait}" in brake.words for brake in BRAKES)
+
+
+def test_right_passwords_at_once_wait_for_each_other(owner: Actor) -> None:
+    answers = at_once(16, lambda _: signin.with_password(ADA, PASSWORD, ip=HOME))
+    assert [one for one in answers if isinstance(one, Refused)] == []
+    assert count_of("account") == []
+    assert not throttle._under_way
+
+
+def test_wrong_ones_at_once_are_refused_once_those_before_are_known(owner: Actor) -> None:
+    answers = at_once(16, lambda _: signin.with_password(ADA, "wrong password", ip=HOME))
+    kinds = Counter(type(one).__base__.__name__ for one in answers)  # of Unauthenticated, Limited
+    assert len(answers) == 16 and kinds.total() == 16
+    tried = [one for one in answers if getattr(one, "status", 0) == 401]
+    assert len(tried) == 6 and not throttle._under_way

@@ -51,6 +51,17 @@ def test_set_up_is_gone_afterwards(client: FlaskClient) -> None:
     assert first_owner.issue_setup_link() is None
 
 
+def test_set_up_is_done_where_signing_in_has_to_wait(client: FlaskClient) -> None:
+    token = first_owner.issue_setup_link()
+    for number in range(32):
+        form = {"email": f"{number}@example.com", "password": "wrong"}
+        client.post("/login", data=form)
+    answer = client.post("/setup", data={**OWNER, "token": token})
+    assert (answer.status_code, answer.location) == (303, "/login")
+    assert "Latchkey is set up. Too many wrong attempts" in client.get("/login").text
+    assert Person.get().is_owner
+
+
 @pytest.mark.parametrize("token", ["", "guess"])
 def test_set_up_needs_the_printed_link(client: FlaskClient, token: str) -> None:
     first_owner.issue_setup_link()

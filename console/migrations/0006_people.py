@@ -26,7 +26,9 @@ COLUMNS = (
     'ALTER TABLE "key" ADD COLUMN "created_by" TEXT',
     'ALTER TABLE "secret" ADD COLUMN "seen_by" TEXT',
     'ALTER TABLE "event" ADD COLUMN "hash" TEXT',
+    'ALTER TABLE "person" ADD COLUMN "vouched_by" TEXT',
     'ALTER TABLE "link" ADD COLUMN "made_by" TEXT',
+    'ALTER TABLE "link" ADD COLUMN "shown_to" TEXT',
 )
 # What was recorded says who made a key, and to whom its secrets were shown.
 KNOWN = (

@@ -3,6 +3,7 @@ stays."""
 
 import hashlib
 import json
+import secrets
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -11,10 +12,14 @@ import pytest
 from flask import Flask
 
 from console import (
+    chain,
     check,
     first_owner,
     invitations,
+    journal,
     keys,
+    members,
+    offboarding,
     passwords,
     people,
     person_rows,
@@ -584,3 +589,33 @@ def test_pages_meet_everybody_once_while_others_are_added(owner: Actor) -> None:
             break
         add(owner, email=f"later{len(met)}@example.com")
     assert sorted(met) == ["ada@example.com", *(f"p{number}@example.com" for number in range(4))]
+
+
+def test_nobody_waits_for_each_other_in_a_circle(
+    app: Flask, owner: Actor, member: Actor, viewer: Actor, project: Project, make_key: MakeKey
+) -> None:
+    """Whoever holds several things holds them in one order; on PostgreSQL the others would fail."""
+    made = [make_key(name=f"K{number}", by=member) for number in range(6)]
+    ids = [key.id for key, _ in made]
+
+    def use(number: int) -> None:
+        for _, text in made[:: -1 if number % 2 else 1]:
+            check.check(check.Request(text, request_id=secrets.token_hex(8)))
+        journal.settle()
+
+    doings: list[Callable[[int], Any]] = [
+        use,
+        lambda number: signin.with_password(member.name, PASSWORD, ip=f"203.0.{number}.1"),
+        lambda number: people.edit(member.id or "", {"name": f"Bob {number}"}, by=owner),
+        lambda number: members.change_role(
+            "shop", member.id or "", {"role": ("admin", "member")[number % 2]}, by=owner
+        ),
+        lambda number: keys.edit(ids[number % 6], {"owner": member.name}, by=owner),
+        lambda number: offboarding.hand_over_keys(member.id or "", owner.name, by=owner),
+        lambda number: keys.extend_many(reversed(ids), {"expires_in": f"{number + 1}d"}, by=owner),
+        lambda number: keys.create({"name": "New", "project": "shop"}, by=member),
+    ]
+    for turn in range(4):
+        at_once(16, lambda number, turn=turn: doings[number % 8](number + 16 * turn))
+    journal.settle()
+    assert chain.verify().broken is None

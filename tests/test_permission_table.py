@@ -508,3 +508,50 @@ def test_what_is_not_theirs_is_not_there(
         assert told[0] == told[1], send.__name__
         is_for_owners = operation.people[ADMIN_ROLE] == REFUSED and name != "slug"
         assert told[0][0] == (403 if is_for_owners else 404)
+
+
+@pytest.mark.parametrize(
+    "operation", [one for one in OPERATIONS if one.people[MEMBER] == OWN], ids=str
+)
+def test_what_is_anothers_is_not_there_for_a_member(
+    world: World, monkeypatch: pytest.MonkeyPatch, operation: Operation
+) -> None:
+    """In their own project, too; the ids in bodies included."""
+    world.sign_in(MEMBER)
+    ids = prepared(world, operation)
+    missing = {"key": "key_missing", "entry": "999999"}
+    for send, at in ((world.submit, operation.browser), (world.send, operation.api)):
+        if at is None:
+            continue
+        told = []
+        for foreign in ({}, missing):
+            with statements(monkeypatch) as run:
+                answer = send(operation, {**ids, **foreign}, MEMBER)
+            shown = answer.text
+            for one in (*missing.values(), ids["key"], ids["entry"]):
+                shown = without_names(shown, one)
+            told.append((answer.status_code, shown, list(run)))
+        assert told[0] == told[1], send.__name__
+        assert told[0][0] == 404
+
+
+@pytest.mark.parametrize(
+    "operation, name",
+    [
+        (one, name)
+        for one in OF_KEYS
+        for name in ids_of(one.api)
+        if one.key not in (NEVER, ANY) and name != "slug"
+    ],
+    ids=lambda one: str(one).replace(" ", "_"),
+)
+def test_what_is_in_another_project_is_not_there_for_a_key(
+    world: World, operation: Operation, name: str
+) -> None:
+    here, there = prepared(world, operation), prepared(world, operation)
+    secret = world.holder(here["slug"], operation.key)
+    told = []
+    for foreign in (there[name], f"{name}_missing"):
+        answer = world.send(operation, {**here, name: foreign}, token=secret)
+        told.append((answer.status_code, without_names(answer.text, foreign)))
+    assert told[0] == told[1] and told[0][0] == 404

@@ -96,6 +96,7 @@ def test_a_colleague_who_has_no_account(page: Page, installation: Installation) 
     give_password_there(page, "bob")
     page.wait_for_url("**/projects/shop/keys")
     expect(page.get_by_role("link", name="Create API Key").first).to_be_visible()
+    expect(page.get_by_role("link", name="People")).to_be_visible()  # admins alone see it
 
     # The provider still knows who is there, and asks nothing.
     page.get_by_role("button", name="Sign out").click()

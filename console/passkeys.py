@@ -11,8 +11,7 @@ from urllib.parse import urlsplit
 
 from console import account, clock, db, links, sessions, throttle
 from console.actor import PERSON, Actor
-from console.clock import MINUTE
-from console.errors import Conflict, Invalid, Limited, Unauthenticated, Unknown
+from console.errors import Conflict, Invalid, Unauthenticated, Unknown
 from console.fields import Fields, Name
 from console.models import Passkey, Person
 from console.person_rows import person_to_change, record
@@ -28,7 +27,6 @@ Options = dict[str, Any]  # as JSON, byte strings in base64url
 RP_NAME = "Latchkey"
 PASSKEYS_MAX = 20  # of one person
 ID_BYTES_MAX = 1023  # of a credential (WebAuthn §5.8.3)
-BEGUN_MAX, BEGUN_WITHIN = 100, 5 * MINUTE  # sign-ins that one network or browser begins
 
 
 class PasskeyName(Fields):
@@ -235,13 +233,7 @@ def begin_sign_in(*, ip: str | None, browser: str | None = None) -> Options:
     too often.
     """
     _refuse_where_impossible()
-    whose = browser or throttle.network(ip)
-    if not throttle.allow("passkey", whose, most=BEGUN_MAX, within_ms=BEGUN_WITHIN):
-        raise Limited(
-            "Too many sign-ins were begun from your network. Try again in five minutes, or use "
-            "your password.",
-            retry_after_seconds=BEGUN_WITHIN // clock.SECOND,
-        )
+    throttle.begin("passkey", ip=ip, browser=browser)
     return _request(_challenge(), [])
 
 

@@ -25,8 +25,7 @@ from console import (
     throttle,
 )
 from console.actor import PERSON, Actor
-from console.clock import MINUTE
-from console.errors import Conflict, Forbidden, Limited, Refused, Unknown
+from console.errors import Conflict, Forbidden, Refused, Unknown
 from console.fields import clean_email, clean_name
 from console.links import INVITATION
 from console.models import Identity, Link, Membership, Passkey, Person, Project
@@ -39,7 +38,6 @@ log = logging.getLogger(__name__)
 CALLBACK = "/login/sso/callback"
 ACTOR = "single sign-on"  # as events name who did it
 WAY_BACK = "way back"  # of links: one that was taken already
-BEGUN_MAX, BEGUN_WITHIN = 100, 5 * MINUTE  # sign-ins that one network or browser begins
 OF_ADDRESS = ("email", "email_verified")
 
 
@@ -101,13 +99,7 @@ def begin(
     Raises Unknown without single sign-on, Unavailable; Limited for a network, or a known browser,
     that begins too often.
     """
-    whose = browser or throttle.network(ip)
-    if not throttle.allow("sso", whose, most=BEGUN_MAX, within_ms=BEGUN_WITHIN):
-        raise Limited(
-            "Too many sign-ins were begun from your network. Try again in five minutes, or use "
-            "your password.",
-            retry_after_seconds=BEGUN_WITHIN // clock.SECOND,
-        )
+    throttle.begin("sso", ip=ip, browser=browser)
     return oidc.begin(_of_installation().client, asks_again=asks_again)
 
 

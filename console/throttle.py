@@ -30,6 +30,7 @@ NETWORK_BITS = {4: 24, 6: 64}
 DIGEST_PURPOSE = "latchkey/throttle"
 DIGEST_LENGTH = 32  # hexadecimal digits: enough that no two addresses share one
 PRUNE_EVERY = MINUTE
+BEGUN_MAX, BEGUN_WITHIN = 100, 5 * MINUTE  # sign-ins without a password that are begun
 TURN_SECONDS = 5.0  # how long an attempt waits for others at once, of which it cannot be known yet
 
 
@@ -139,6 +140,18 @@ def allow(kind: str, text: str, *, most: int, within_ms: int) -> bool:
             return False
         _store(subject, row.count + 1, row.last_at)
         return True
+
+
+def begin(kind: str, *, ip: str | None, browser: str | None) -> None:
+    """One more sign-in of this kind that asks for no password is begun. Raises Limited where the
+    network, or the known browser, begins too many."""
+    whose = browser or network(ip)
+    if not allow(kind, whose, most=BEGUN_MAX, within_ms=BEGUN_WITHIN):
+        raise Limited(
+            "Too many sign-ins were begun from your network. Try again in five minutes, or use "
+            "your password.",
+            retry_after_seconds=BEGUN_WITHIN // SECOND,
+        )
 
 
 # --- who is counted ---------------------------------------------------------------------------

@@ -445,7 +445,7 @@ def test_neither_strangers_in_the_network_nor_at_the_account_keep_a_known_browse
             continue
     with pytest.raises(Limited):
         enter(device)
-    for _ in range(passkeys.BEGUN_MAX):
+    for _ in range(throttle.BEGUN_MAX):
         passkeys.begin_sign_in(ip=here, browser=known)
     options = passkeys.begin_sign_in(ip=here, browser=f"{known} another")
     credential = device.sign(options)
@@ -466,7 +466,7 @@ def test_guesses_at_the_password_do_not_keep_a_passkey_out(
 
 
 def test_a_network_begins_so_many_sign_ins_and_no_more(app: Flask, clock: Clock) -> None:
-    for _ in range(passkeys.BEGUN_MAX):
+    for _ in range(throttle.BEGUN_MAX):
         passkeys.begin_sign_in(ip="203.0.113.7")
     with pytest.raises(Limited) as refused:
         passkeys.begin_sign_in(ip="203.0.113.8")

@@ -88,7 +88,7 @@ def _without_repeats(named: list[Named]) -> list[Named]:
     seen: set[str] = set()
     for one in named:
         if one.name in seen:
-            raise ValueError(f"{one.name} is there twice")
+            raise ValueError(f"{one.name!r} is there twice")
         seen.add(one.name)
     return named
 

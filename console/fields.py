@@ -30,7 +30,9 @@ EMAIL_MAX_LENGTH = 254
 COMPOSED_FROM_AT_MOST = 4
 FIELDS_SHOWN_MAX = 20
 # Control, format (bidi and zero-width among them), surrogate, private, unassigned, line breaks.
-EMAIL = re.compile(r"[^@\s]+@[^@\s.]+(?:\.[^@\s.]+)*")
+# Without what only stands in addresses in quotes, or for what could not be read.
+NOT_IN_EMAIL = r"@\s<>\"(),:;\\\[\]\ufffd"
+EMAIL = re.compile(rf"[^{NOT_IN_EMAIL}]+@[^.{NOT_IN_EMAIL}]+(?:\.[^.{NOT_IN_EMAIL}]+)*")
 HIDDEN = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 
 WORDS = {

@@ -49,6 +49,6 @@ def set_up(token: str, fields: dict[str, Any], *, by: Actor) -> Person:
         if not Project.select().exists():
             name = new.project or "Default"
             projects.create(
-                {"slug": projects.slug_from(name), "name": name}, by=sessions.actor_of(person, by)
+                {"slug": projects.free_slug(name), "name": name}, by=sessions.actor_of(person, by)
             )
         return person

@@ -29,19 +29,29 @@ def hand_over(key: Key, email: str | None, *, by: Actor) -> None:
     key.owner = _owner_held(email, key.project_id)
 
 
-def refuse_known_to_leavers(key: Key, now: int) -> None:
-    """Before a key that was stopped works again: raises Conflict where somebody knows its secret
-    who has left since. For them it counted as settled."""
+def known_to_leavers(key: Key, now: int) -> str | None:
+    """What is wrong with letting a key work again that was stopped: somebody knows a secret of it
+    who has left since, and for whom it counted as settled. None where nobody does."""
     works = Secret.superseded_at.is_null() | (Secret.works_until > now)
     here = Person.select(Person.id).where(Person.disabled_at.is_null())
-    known = Secret.select().where(
+    known = Secret.select(Secret.superseded_at).where(
         Secret.key == key, works, Secret.seen_by.is_null(False), Secret.seen_by.not_in(here)
     )
-    if known.exists():
-        raise Conflict(
+    found = [secret.superseded_at for secret in known]
+    if not found:
+        return None
+    if None in found:
+        return (
             f"Somebody who has left knows the secret of {key.name}: rotate it first. The new "
             "secret works once the key does."
         )
+    return f"Somebody who has left knows the old secret of {key.name}: end that one first."
+
+
+def refuse_known_to_leavers(key: Key, now: int) -> None:
+    """Raises Conflict for what `known_to_leavers` says."""
+    if why := known_to_leavers(key, now):
+        raise Conflict(why)
 
 
 def _owner_held(email: str, project_id: str) -> Person:

@@ -5,6 +5,7 @@ sign in in signin.py. Whoever writes to the table of people holds it first, and 
 persons: so no two changes wait for each other.
 """
 
+import json
 from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from functools import reduce
@@ -53,6 +54,7 @@ from console.person_rows import (
     refuse_but_owners,
     refuse_taken,
 )
+from console.secret import digest
 
 NEWEST = [
     Order(Person.created_at, int, lambda person: person.created_at),
@@ -61,6 +63,7 @@ NEWEST = [
 # Which changes end the sessions and the one-time links that there are.
 ENDS_SESSIONS = frozenset({"password", "owner"})
 ENDS_LINKS = frozenset({"password", "email", "owner"})
+EDITION_LENGTH = 16
 
 # --- add ------------------------------------------------------------------------------------
 
@@ -239,9 +242,17 @@ def with_passkeys(people: Iterable[Person]) -> set[str]:
 # --- change ---------------------------------------------------------------------------------
 
 
-def edit(person_id: str, fields: Mapping[str, Any], *, by: Actor) -> Person:
+def edition_of_roles(roles: Mapping[str, str]) -> str:
+    """These roles, by slug, in 16 hexadecimal digits that are others once one of them is."""
+    return digest(json.dumps(roles, sort_keys=True))[:EDITION_LENGTH]
+
+
+def edit(
+    person_id: str, fields: Mapping[str, Any], *, by: Actor, as_of: str | None = None
+) -> Person:
     """Changes what is sent, nothing else. Another password, other rights, and being disabled end
-    all their sessions.
+    all their sessions. `as_of`, where given, is the edition of the roles from which these were
+    made: others would be taken back unseen.
 
     Raises Forbidden but for owners, Unknown, NotFresh, Invalid; Conflict for a taken address, and
     where no owner would be left who can sign in.
@@ -255,6 +266,8 @@ def edit(person_id: str, fields: Mapping[str, Any], *, by: Actor) -> Person:
         hold_people(by)
         role_in = _projects_held(change.roles)
         person = person_to_change(person_id, by=by)
+        if change.sent("roles"):
+            _refuse_stale(person, change.roles, as_of)
         before = facts(person)
         was_disabled = person.disabled_at
         was_owner_at_work = person_rows.is_local_owner(person)
@@ -279,6 +292,15 @@ def edit(person_id: str, fields: Mapping[str, Any], *, by: Actor) -> Person:
         if person.disabled_at != was_disabled:
             _record_disabled(person, by)
         return person
+
+
+def _refuse_stale(person: Person, wanted: Mapping[str, str], as_of: str | None) -> None:
+    present = roles_of([person])[person.id]
+    if as_of not in (None, edition_of_roles(present)) and wanted != present:
+        raise Conflict(
+            "Somebody changed these roles since you opened them. Nothing was saved: look at what "
+            "they are now, then save again."
+        )
 
 
 def _end_what_is_open(person: Person, changed: Set[str]) -> None:

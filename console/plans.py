@@ -52,7 +52,7 @@ def _without_repeats(plans: list[NewPlan]) -> list[NewPlan]:
     names = [plan.name for plan in plans]
     for name in names:
         if names.count(name) > 1:
-            raise ValueError(f"{name} is there twice")
+            raise ValueError(f"{name!r} is there twice")
     return plans
 
 

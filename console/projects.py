@@ -8,6 +8,7 @@ import json
 import re
 import unicodedata
 from collections.abc import Iterable, Mapping
+from itertools import chain, count
 from typing import Annotated, Any
 
 import peewee
@@ -26,7 +27,9 @@ from console.permissions import PROJECTS_MANAGE
 from console.plans import Plan, Plans
 
 SLUG = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,38}[a-z0-9])?")
+RESERVED = frozenset({"new"})  # /projects/new
 SLUG_HELP = "must be 1–40 lowercase letters, digits or hyphens, such as my-service"
+SLUG_LENGTH = 40
 PREFIX = re.compile(r"[a-z][a-z0-9]{0,15}")
 PREFIX_WITH_PARTS = re.compile(r"[a-z][a-z0-9]*(?:_[a-z0-9]+)*")
 PREFIX_MAX_LENGTH = 20
@@ -46,10 +49,16 @@ _default_key_limit = KEY_LIMIT_DEFAULT
 def _slug(text: str) -> str:
     if not SLUG.fullmatch(text):
         raise ValueError(SLUG_HELP)
+    if text in RESERVED:
+        raise ValueError(f"must be another one: {text} is a page of the console")
     return text
 
 
-Slug = Annotated[str, AfterValidator(_slug), text_schema("my-service", pattern=f"^{SLUG.pattern}$")]
+Slug = Annotated[
+    str,
+    AfterValidator(_slug),
+    text_schema("my-service", pattern=f"^{SLUG.pattern}$", **{"not": {"enum": sorted(RESERVED)}}),
+]
 # What a prefix may be depends on the other fields: `_environment_part` says it.
 Prefix = Annotated[
     str,
@@ -231,11 +240,11 @@ def _environment_part(prefix: str, key_format: str, wanted: bool | None) -> bool
         wanted = "_" not in prefix and key_format == secret.BASE62
     if wanted and key_format == secret.HEX32:
         raise Invalid(
-            {"shows_environment": "must be false: hex32 secrets carry no environment part"}
+            {"shows_environment": "cannot be shown: hex32 secrets carry no environment part"}
         )
     pattern, example = (
         (PREFIX, "letters and digits, such as sk, at most 16 characters; one with parts, such as "
-         "vsp_sk, or a longer one needs shows_environment false")
+         "vsp_sk, or a longer one only where secrets do not say live or test")
         if wanted
         else (PREFIX_WITH_PARTS, f"such as vsp_sk, at most {PREFIX_MAX_LENGTH} characters")
     )  # fmt: skip
@@ -527,8 +536,16 @@ def ids_where(permission: str, *, by: Actor) -> frozenset[str]:
 
 def slug_from(name: str) -> str:
     """A slug made from a name; `project` when nothing of it is left."""
-    plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode().lower()
-    return re.sub(r"[^a-z0-9]+", "-", plain).strip("-")[:40].strip("-") or "project"
+    plain = unicodedata.normalize("NFKD", name.casefold()).encode("ascii", "ignore").decode()
+    return re.sub(r"[^a-z0-9]+", "-", plain).strip("-")[:SLUG_LENGTH].strip("-") or "project"
+
+
+def free_slug(name: str) -> str:
+    """A slug made from a name that no project has yet: shop, shop-2, …"""
+    slug = slug_from(name)
+    taken = RESERVED | {project.slug for project in Project.select(Project.slug)}
+    numbered = (f"{slug[: SLUG_LENGTH - 5].strip('-')}-{number}" for number in count(2))
+    return next(one for one in chain([slug], numbered) if one not in taken)
 
 
 def use_key_limit(limit: int) -> None:

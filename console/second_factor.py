@@ -271,7 +271,10 @@ def _use_recovery_code(person: Person, plain: str, by: Actor) -> None:
     of_person = RecoveryCode.person == person
     this_one = RecoveryCode.delete().where(of_person, RecoveryCode.digest == digest(plain))
     if not this_one.execute():
-        raise _wrong("This code does not hold: the app's have 6 digits, recovery codes 24 letters.")
+        raise _wrong(
+            "This code does not hold, or was used before: the app's have 6 digits, recovery codes "
+            "24 letters and digits."
+        )
     left = RecoveryCode.select().where(of_person).count()
     record("person.recovery_code_used", person, by, {"recovery_codes": (left + 1, left)})
 

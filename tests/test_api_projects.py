@@ -213,7 +213,7 @@ CALLS: dict[str, tuple[str, str, Any]] = {
     "list": ("GET", "/projects", None),
     "read": ("GET", "/projects/shop", None),
     "edit": ("PATCH", "/projects/shop", {"name": "Store"}),
-    "create": ("POST", "/projects", {"slug": "new"}),
+    "create": ("POST", "/projects", {"slug": "newest"}),
     "archive": ("PATCH", "/projects/shop", {"archived": True}),
     "delete": ("DELETE", "/projects/shop", None),
 }

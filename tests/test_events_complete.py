@@ -228,9 +228,11 @@ deed("offboarding.revoke_keys", "key.revoked", "key.revoked")(
 
 # --- projects, members, webhooks --------------------------------------------------------------
 
-deed("api.create_project", "project.created")(lambda w: w.api("POST", "/projects", {"slug": "new"}))
+deed("api.create_project", "project.created")(
+    lambda w: w.api("POST", "/projects", {"slug": "newest"})
+)
 deed("projects.create_project", "project.created")(
-    lambda w: w.form("/projects/new", name="New", slug="new", prefix="nw", key_format="base62")
+    lambda w: w.form("/projects/new", name="New", slug="newest", prefix="nw", key_format="base62")
 )
 deed("api.edit_project", "project.edited")(
     lambda w: w.api("PATCH", "/projects/shop", {"name": "New"})

@@ -9,7 +9,7 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
-from console import check, clock, keys, limits
+from console import check, clock, keys, limits, people
 from console.actor import Actor
 from console.models import Key, Person, Project
 from console.web import words
@@ -528,3 +528,31 @@ def test_rotating_an_expired_key_says_that_its_secret_does_not_work_yet(
     assert "The new secret works once you extend the key." in signed_in.get(address).text
     shown = signed_in.post(address, data={"confirm": key.name}).text
     assert "The key has expired. Extend it, then the secret works." in shown
+
+
+def test_enabling_tells_of_the_old_secret_too(
+    signed_in: FlaskClient, make_key: MakeKey, owner: Actor
+) -> None:
+    key, _ = make_key()
+    address = f"/projects/shop/keys/{key.id}/restore"
+    keys.revoke(key.id, by=owner)
+    assert "old secret" not in signed_in.get(address).text
+    keys.rotate(key.id, {"grace_period": "24h"}, by=owner)
+    assert "Its old secret works again, too, until" in signed_in.get(address).text
+
+
+def test_enabling_is_not_offered_where_it_would_be_refused(
+    signed_in: FlaskClient, make_key: MakeKey, owner: Actor, member: Actor
+) -> None:
+    key, _ = make_key(by=member)
+    keys.revoke(key.id, by=owner)
+    people.edit(member.id or "", {"disabled": True}, by=owner)
+    address = f"/projects/shop/keys/{key.id}/restore"
+    for page in (signed_in.get(address), signed_in.post(address)):
+        assert "Somebody who has left knows the secret of CI: rotate it first" in page.text
+        assert "works again" not in page.text and ">Enable Key<" not in page.text
+    keys.rotate(key.id, {"grace_period": "24h"}, by=owner)
+    page = signed_in.get(address)
+    assert "knows the old secret of CI: end that one first" in page.text
+    keys.set_grace(key.id, {"grace_period": None}, by=owner)
+    assert signed_in.post(address).status_code == 303

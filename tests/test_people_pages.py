@@ -12,7 +12,7 @@ from flask.testing import FlaskClient
 from console import clock, keys, members, people, second_factor, sessions
 from console.actor import Actor
 from console.models import Event, Key, Membership, Passkey, Person, Project, Session
-from tests.conftest import PASSWORD, MakeKey, add_person, sign_in
+from tests.conftest import PASSWORD, Clock, MakeKey, add_person, confirm, sign_in
 
 MEMBERS = "/projects/shop/people"
 HTMX = {"HX-Request": "true", "HX-Target": "dialog"}
@@ -427,3 +427,62 @@ def test_names_and_addresses_are_never_markup(
     for path in ("/people", MEMBERS, f"/people/{mallory.id}", f"{MEMBERS}/{mallory.id}/remove"):
         page = signed_in.get(path).text
         assert nasty not in page and "&lt;img src=x" in page
+
+
+IN_DIALOG = {"HX-Request": "true", "HX-Target": "dialog"}
+
+# --- nothing is lost --------------------------------------------------------------------------
+
+
+def test_what_was_typed_is_kept_while_one_confirms(
+    clock: Clock, signed_in: FlaskClient, member: Actor
+) -> None:
+    clock.move("31m")
+    forms = {
+        "/people/new": {"email": "grace@example.com", "name": "Grace", "role.shop": "viewer"},
+        f"/people/{member.id}/edit": {"email": "bob@example.org", "name": "Robert"},
+        f"/people/{member.id}/roles": {"role.shop": "viewer"},
+        "/projects/shop/people/new": {"email": "grace@example.com", "role": "viewer"},
+        f"/projects/shop/people/{member.id}/role": {"role": "viewer"},
+    }
+    before = Event.select().count()
+    for address, form in forms.items():
+        for headers in ({}, IN_DIALOG):
+            page = signed_in.post(address, data=form, headers=headers)
+            assert page.status_code == 403, address
+            assert "Confirm that it is you first. Nothing was done." in page.text
+            for value in form.values():
+                assert f'value="{value}"' in page.text, (address, value)
+    assert Event.select().count() == before
+    confirm(signed_in)
+    answer = signed_in.post("/people/new", data=forms["/people/new"])
+    assert answer.status_code == 200 and "is invited" in answer.text
+
+
+def test_of_two_who_change_somebodys_roles_the_second_is_told(
+    signed_in: FlaskClient, owner: Actor, member: Actor, other_project: Project
+) -> None:
+    address = f"/people/{member.id}/roles"
+    seen = re.findall(r'name="seen" value="(\w+)"', signed_in.get(address).text)[0]
+    people.edit(member.id or "", {"roles": {"shop": "member", "other": "admin"}}, by=owner)
+    form = {"role.shop": "viewer", "role.other": "", "seen": seen}
+    page = signed_in.post(address, data=form)
+    assert page.status_code == 409
+    assert "Somebody changed these roles since you opened them. Nothing was saved" in page.text
+    assert "Now: Admin of Other, Member of Shop." in page.text
+    assert people.as_dict(Person.get_by_id(member.id))["roles"] == {
+        "other": "admin", "shop": "member"}  # fmt: skip
+    again = re.findall(r'name="seen" value="(\w+)"', page.text)[0]
+    assert signed_in.post(address, data={**form, "seen": again}).status_code == 303
+    assert people.as_dict(Person.get_by_id(member.id))["roles"] == {"shop": "viewer"}
+
+
+def test_a_project_that_has_gone_is_said_where_roles_are_chosen(
+    signed_in: FlaskClient, owner: Actor, member: Actor
+) -> None:
+    for address in ("/people/new", f"/people/{member.id}/roles"):
+        form = {"email": "grace@example.com", "role.gone": "member"}
+        page = signed_in.post(address, data=form)
+        assert page.status_code == 422
+        assert "gone: there is no such project. Nobody’s role was changed." in page.text
+        assert "roles.gone" not in page.text

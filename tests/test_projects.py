@@ -266,7 +266,8 @@ def test_the_environment_part_is_not_dropped_unasked(owner: Actor, project: Proj
         with pytest.raises(Invalid) as refusal:
             projects.edit("shop", fields, by=owner)
         assert list(refusal.value.fields) == [field]
-        assert "false" in refusal.value.fields[field]
+        told = refusal.value.fields[field]
+        assert "do not say live or test" in told or "no environment part" in told
     projects.edit("shop", {"key_format": "hex32", "shows_environment": False}, by=owner)
     assert not projects.edit("shop", {"key_format": "base62"}, by=owner).shows_environment
     assert projects.edit("shop", {"shows_environment": None}, by=owner).shows_environment
@@ -433,3 +434,21 @@ def test_what_goes_with_a_project_is_in_its_event(
     projects.delete("shop", by=owner)
     event = Event.get(Event.action == "project.deleted")
     assert event.changes["members"] == [{admin.name: "admin", viewer.name: "viewer"}, None]
+
+
+def test_a_name_finds_a_slug_that_is_free(operator: Actor, project: Project) -> None:
+    found = []
+    for name in ("Shop", "Shop", "製品", "請求", "Über Straße", "New", "x" * 60, "x" * 60):
+        slug = projects.free_slug(name)
+        projects.create({"slug": slug, "name": name}, by=operator)
+        found.append(slug)
+    assert found == [
+        "shop-2", "shop-3", "project", "project-2", "uber-strasse", "new-2", "x" * 40,
+        f"{'x' * 35}-2",
+    ]  # fmt: skip
+
+
+def test_no_project_takes_a_page_of_the_console(operator: Actor) -> None:
+    with pytest.raises(Invalid) as refusal:
+        projects.create({"slug": "new"}, by=operator)
+    assert refusal.value.fields == {"slug": "must be another one: new is a page of the console"}

@@ -136,6 +136,8 @@ def test_a_new_project_is_the_same_through_both_doors(
     again = signed_in.post("/projects/new", data={**form, "slug": "shop"})
     assert again.status_code == 409 and "Is taken." in words(again)
     assert values(again, "prefix") == [] or "Möbel" in unescape(again.text)
+    nameless = signed_in.post("/projects/new", data={**form, "name": " "})
+    assert nameless.status_code == 422 and Project.select().count() == 2
     bad = signed_in.post("/projects/new", data={**form, "slug": "No Slug", "prefix": "1"})
     assert bad.status_code == 422 and "must be 1–40" in words(bad).replace("Must", "must")
 

@@ -376,3 +376,14 @@ def test_the_process_tells_whether_it_is_well(
     answer = client.get("/readyz")
     assert answer.status_code == 503
     assert answer.json["reason"] == "the database cannot be written"
+
+
+def test_who_has_signed_in_in_another_tab_is_where_this_one_leads(
+    app: Flask, signed_in: FlaskClient
+) -> None:
+    app.config.update(WTF_CSRF_ENABLED=True)
+    form = {"email": "ada@example.com", "password": PASSWORD, "csrf_token": "of-before"}
+    answer = signed_in.post("/login?next=/people", data=form)
+    assert (answer.status_code, answer.location) == (303, "/people")
+    assert signed_in.get("/login?next=/account").location == "/account"
+    assert signed_in.get("/login?next=//evil.example.com").location == "/"

@@ -216,6 +216,7 @@ def _places(me: Actor, project: Project) -> list[tuple[str, str]]:
 def _show_error(error: Exception) -> BaseResponse:
     """One handler: problem+json under /api, a page or dialog elsewhere."""
     from console.web import confirm
+    from console.web.access import local_path
 
     refused = _as_refused(error)
     if request.path.startswith(JSON_PATHS):
@@ -224,6 +225,9 @@ def _show_error(error: Exception) -> BaseResponse:
         return _ask_to_sign_in()
     if isinstance(refused, NotFresh):
         return confirm.ask(refused)
+    is_sign_in = isinstance(error, CSRFError) and request.endpoint == "access.log_in"
+    if is_sign_in and current_user.is_authenticated:  # in another tab, since this form was opened
+        return redirect(local_path(request.args.get("next")) or url_for("access.home"), 303)
     if isinstance(error, CSRFError) and is_htmx() and not current_user.is_authenticated:
         return _ask_to_sign_in()
     if isinstance(error, CSRFError) and is_htmx():
@@ -327,12 +331,18 @@ def _notices() -> list[dict[str, Any]]:
     return [json.loads(str(text)) for text in get_flashed_messages()]
 
 
-def invalid(template: str, error: Refused, **context: Any) -> tuple[str, int]:
-    """The same form again, with what was typed and what is wrong with it.
+def invalid(
+    template: str, error: Refused, keeps: bool = False, /, **context: Any
+) -> tuple[str, int]:
+    """The same form again, with what was typed and what is wrong with it; one that `keeps` what was
+    typed also where the person has to confirm first that it is them, in another tab.
 
-    Raises NotFresh, which is nothing that could be typed otherwise.
+    Raises NotFresh from others: it is nothing that could be typed otherwise.
     """
     if isinstance(error, NotFresh):
-        raise error
+        if not keeps:
+            raise error
+        page = render_template(template, errors={}, error=None, must_confirm=True, **context)
+        return page, error.status
     status = 422 if isinstance(error, Invalid) else error.status
     return render_template(template, errors=error.fields, error=error, **context), status

@@ -92,7 +92,7 @@ def _enter_first(email: str, password: str, done: str) -> Answer:
 @blueprint.route("/login", methods=["GET", "POST"])
 def log_in() -> Answer:
     if current_user.is_authenticated:
-        return redirect(url_for("access.home"), 303)
+        return redirect(local_path(request.args.get("next")) or url_for("access.home"), 303)
     if request.method != "POST":
         return render_template("access/login.html", form=request.form)
     try:

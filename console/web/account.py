@@ -138,6 +138,8 @@ def _ask_for_code(enrolment: Enrolment, error: Invalid | None = None) -> Answer:
 def remove_second_factor() -> Answer:
     if request.method != "POST":
         confirm_first()
+        if not second_factor.state_of(account.of(actor()).id).is_on:
+            raise Conflict("You have no second factor.")
         return render_template("account/second_factor_remove.html")
     second_factor.remove(token=current_user.token, by=actor())
     return _done("Second factor removed")

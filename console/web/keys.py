@@ -7,7 +7,7 @@ from typing import Any
 from flask import Blueprint, current_app, render_template, request, url_for
 from werkzeug.wrappers import Response as BaseResponse
 
-from console import activity, audit, insight, keys, usage
+from console import activity, audit, clock, insight, key_owner, keys, usage
 from console.errors import Conflict, Forbidden, Invalid, Refused, Unknown
 from console.insight import OldSecret, Top, User
 from console.models import Key
@@ -138,12 +138,15 @@ def revoke_key(slug: str, key_id: str) -> Answer:
 @blueprint.route("/keys/<key_id>/restore", methods=["GET", "POST"])
 def restore_key(slug: str, key_id: str) -> Answer:
     key = _key_of_page(slug, key_id)
+    shown: dict[str, Any] = {
+        "why_not": key_owner.known_to_leavers(key, clock.now()), "old_until": keys.grace_of(key)
+    }  # fmt: skip
     if request.method != "POST":
-        return _ask("keys/restore.html", key, insight.recently_revoked)
+        return _ask("keys/restore.html", key, insight.recently_revoked, **shown)
     try:
         keys.restore(key_id, by=actor())
     except (Invalid, Conflict, Forbidden) as error:
-        return _ask("keys/restore.html", key, insight.recently_revoked, error=error)
+        return _ask("keys/restore.html", key, insight.recently_revoked, error=error, **shown)
     return _done_with(key, f"{key.name} enabled", undo="keys.revoke_key")
 
 

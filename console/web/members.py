@@ -7,7 +7,7 @@ from werkzeug.wrappers import Response as BaseResponse
 
 from console import invitations, members, person_rows
 from console.actor import ADMIN_ROLE, MEMBER, VIEWER
-from console.errors import Conflict, Forbidden, Invalid, Refused
+from console.errors import Conflict, Forbidden, Invalid, NotFresh, Refused
 from console.members import Member
 from console.models import Key
 from console.web import actor, confirm_first, done, enter, invalid, is_htmx
@@ -46,8 +46,8 @@ def add_member(slug: str) -> Answer:
         fields["name"] = name
     try:
         member, sent = members.add(slug, fields, by=actor())
-    except (Invalid, Conflict) as error:
-        return _ask("members/new.html", slug, error=error)
+    except (Invalid, Conflict, NotFresh) as error:
+        return _ask("members/new.html", slug, error=error, keeps=True)
     person = member.person
     if sent is not None and (sent.url or sent.failure):
         return show_link(person, sent, back=_list(slug), title=f"{person.name} is invited")
@@ -71,8 +71,8 @@ def change_role(slug: str, person_id: str) -> Answer:
     try:
         fields = {"role": request.form.get("role", "")}
         changed = members.change_role(slug, person_id, fields, by=actor())
-    except (Invalid, Conflict) as error:
-        return _ask("members/role.html", slug, error=error, **shown)
+    except (Invalid, Conflict, NotFresh) as error:
+        return _ask("members/role.html", slug, error=error, keeps=True, **shown)
     words = next(words for role, words, _ in ROLES if role == changed.role)
     return _done(slug, changed, f"{changed.person.name} is {_article(words)} {words.lower()} now")
 
@@ -126,10 +126,17 @@ def _keys(slug: str, member: Member) -> list[Key]:
     return members.keys_of(slug, member.person.id, by=actor(), most=NAMED)
 
 
-def _ask(template: str, slug: str, *, error: Refused | None = None, **context: Any) -> Answer:
+def _ask(
+    template: str,
+    slug: str,
+    *,
+    error: Refused | None = None,
+    keeps: bool = False,
+    **context: Any,
+) -> Answer:
     shown = {"roles": ROLES, "back": _list(slug), "form": request.form, **context}
     if error is not None:
-        return invalid(template, error, **shown)
+        return invalid(template, error, keeps, **shown)
     return render_template(template, errors={}, error=None, **shown)
 
 

@@ -17,7 +17,7 @@ from console import (
     projects,
     second_factor,
 )
-from console.errors import Conflict, Invalid, Refused
+from console.errors import Conflict, Invalid, NotFresh, Refused
 from console.invitations import Sent
 from console.models import Person
 from console.paging import Page
@@ -72,14 +72,15 @@ def create_person() -> Answer:
         fields["name"] = name
     try:
         person, sent = people.create(fields, by=actor())
-    except (Invalid, Conflict) as error:
+    except (Invalid, Conflict, NotFresh) as error:
         return _ask_new(error)
     assert sent is not None  # no password was given
     return show_link(person, sent, back=_list(), title=f"{person.name} is invited")
 
 
 def _ask_new(error: Refused | None = None) -> Answer:
-    return _ask("people/new.html", None, error=error, projects=projects.visible(actor()))
+    mine = projects.visible(actor())
+    return _ask("people/new.html", None, error=error, keeps=True, projects=mine)
 
 
 @blueprint.get("/<person_id>")
@@ -125,7 +126,9 @@ def change_roles(person_id: str) -> Answer:
     form = {f"{ROLE_FIELD}{slug}": role for slug, role in roles.items()}
     return _change(
         "people/roles.html", person, {"roles": {**kept, **_roles_sent()}},
-        f"Roles of {person.name} saved", form=form, projects=mine,
+        f"Roles of {person.name} saved", as_of=request.form.get("seen"), form=form, projects=mine,
+        seen=people.edition_of_roles(roles), roles=roles,
+        names={one.slug: one.name for one in seen},
         mighty=[(one, mighty[one.id]) for one in seen if one.id in mighty],
     )  # fmt: skip
 
@@ -258,6 +261,7 @@ def _change(
     notice: str,
     *,
     onwards: str | None = None,
+    as_of: str | None = None,
     **context: Any,
 ) -> Answer:
     """A dialog, and the change that it asks for; then to the person's page, or onwards."""
@@ -265,19 +269,27 @@ def _change(
         confirm_first()
         return _ask(template, person, **context)
     try:
-        people.edit(person.id, fields, by=actor())
-    except (Invalid, Conflict) as error:
-        return _ask(template, person, error=error, **{**context, "form": request.form})
+        people.edit(person.id, fields, by=actor(), as_of=as_of)
+    except (Invalid, Conflict, NotFresh) as error:
+        return _ask(
+            template, person, error=error, **{**context, "form": request.form},
+            keeps="form" in context,
+        )  # fmt: skip
     return done(notice, onwards or _page(person), key_id=person.id, leaves=onwards is not None)
 
 
 def _ask(
-    template: str, person: Person | None, *, error: Refused | None = None, **context: Any
+    template: str,
+    person: Person | None,
+    *,
+    error: Refused | None = None,
+    keeps: bool = False,
+    **context: Any,
 ) -> Answer:
     back = _page(person) if person else _list()
     shown = {"person": person, "back": back, "form": request.form, **context}
     if error is not None:
-        return invalid(template, error, **shown)
+        return invalid(template, error, keeps, **shown)
     return render_template(template, errors={}, error=None, **shown)
 
 

@@ -41,7 +41,8 @@ def create_project() -> Answer:
         return render_template("projects/create.html", form=NEW, errors={}, formats=FORMATS)
     form = request.form
     given = {name: form[name] for name in ("name", "prefix", "key_format") if form.get(name)}
-    slug = form.get("slug", "").strip() or projects.slug_from(form.get("name", ""))
+    name = form.get("name", "").strip()
+    slug = form.get("slug", "").strip() or (projects.free_slug(name) if name else "")
     try:
         project = projects.create({**given, "slug": slug}, by=actor())
     except (Invalid, Conflict) as error:

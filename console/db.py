@@ -47,7 +47,7 @@ class _LastThings(threading.local):
 
     def __init__(self) -> None:
         self.depth = 0
-        self.asked: set[int] = set()  # the actors who were found to be there still
+        self.asked: list[Actor] = []  # who were found to be there still
         self.things: list[tuple[Callable[[list[Any]], None], Any]] = []
 
     def add(self, work: Callable[[list[Any]], None], thing: Any) -> None:
@@ -73,9 +73,9 @@ class _LastThings(threading.local):
 
     def ask(self, by: Actor) -> None:
         """Once in a transaction: it may itself end what they came with."""
-        if id(by) not in self.asked:
+        if not any(one is by for one in self.asked):
             by.require_open()
-            self.asked.add(id(by))
+            self.asked.append(by)
 
     def _do(self) -> None:
         together: dict[Callable[[list[Any]], None], list[Any]] = {}

@@ -53,10 +53,10 @@ class Project(Base):
     shows_environment = BooleanField(default=True)
     key_limit = IntegerField(null=True)
     permission_catalogue = JSONField(default=list)
-    permission_presets = JSONField(default=list, constraints=[SQL("DEFAULT '[]'")])
     alert_email = TextField(null=True)
     created_at = BigIntegerField()
     archived_at = BigIntegerField(null=True)
+    permission_presets = JSONField(default=list, constraints=[SQL("DEFAULT '[]'")])
     plans = JSONField(default=list, constraints=[SQL("DEFAULT '[]'")])  # its own, see plans.py
     environments = JSONField(
         default=lambda: list(ENVIRONMENTS), constraints=[SQL("""DEFAULT '["live","test"]'""")]

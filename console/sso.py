@@ -110,14 +110,16 @@ def sign_in(
     ip: str | None,
     user_agent: str = "",
     request_id: str | None = None,
+    browser: str | None = None,
 ) -> tuple[str, Person]:
-    """A new session's token, and whose it is. `answer` is the query of the way back.
+    """A new session's token, and whose it is. `answer` is the query of the way back, `browser` what
+    a known browser presented.
 
     Who is not known yet is found by a verified address, or becomes a person where the mapping of
     roles gives them something; everybody's roles are set as it says. Raises Refused where the way
     back is not the one begun, Forbidden for whom it does not let in, Unavailable.
     """
-    claims = _proven(begun, answer, ip)
+    claims = _proven(begun, answer, ip, browser)
     by = Actor(kind=PERSON, id=None, name=ACTOR, ip=ip, request_id=request_id)
     with db.write():
         person_rows.hold_people()
@@ -136,10 +138,17 @@ def sign_in(
         return token, person
 
 
-def confirm(begun: Begun | None, answer: Mapping[str, str], token: str, *, by: Actor) -> str:
+def confirm(
+    begun: Begun | None,
+    answer: Mapping[str, str],
+    token: str,
+    *,
+    by: Actor,
+    browser: str | None = None,
+) -> str:
     """Whoever is signed in has shown the provider again that they are there; the token that takes
     this one's place. Raises what `sign_in` does, and Unauthenticated."""
-    claims = _proven(begun, answer, by.ip)
+    claims = _proven(begun, answer, by.ip, browser)
     with db.write(by):
         identity = _identity(claims)
         if begun is None or not begun.asks_again or identity is None:
@@ -152,12 +161,14 @@ def confirm(begun: Begun | None, answer: Mapping[str, str], token: str, *, by: A
         return sessions.confirm(token)
 
 
-def link(begun: Begun | None, answer: Mapping[str, str], *, by: Actor) -> None:
+def link(
+    begun: Begun | None, answer: Mapping[str, str], *, by: Actor, browser: str | None = None
+) -> None:
     """Lets whoever is signed in come in this way, too; instead of who they were at the provider
     before. Their address must be the same in both places: nobody can be made to link another's
     account. Raises what `sign_in` does, NotFresh, Conflict."""
     by.require_fresh()
-    claims = _proven(begun, answer, by.ip)
+    claims = _proven(begun, answer, by.ip, browser)
     email = _verified_address(claims)
     with db.write():
         person = person_rows.person_to_change(by.person_id or "", by=by)
@@ -182,7 +193,9 @@ def linked_since(*, by: Actor) -> int | None:
     return identity.created_at if identity else None
 
 
-def _proven(begun: Begun | None, answer: Mapping[str, str], ip: str | None) -> Claims:
+def _proven(
+    begun: Begun | None, answer: Mapping[str, str], ip: str | None, browser: str | None
+) -> Claims:
     """What the provider says of them; the way back is used up, whatever that is. Raises Refused,
     Forbidden, Limited, Unavailable."""
     settings = _of_installation()
@@ -190,7 +203,7 @@ def _proven(begun: Begun | None, answer: Mapping[str, str], ip: str | None) -> C
     assert begun is not None
     _use_up(begun)
     wanted = (*OF_ADDRESS, settings.role_claim) if settings.role_claim else OF_ADDRESS
-    with throttle.attempt(None, ip=ip):
+    with throttle.attempt(None, ip=ip, browser=browser):
         return oidc.finish(settings.client, begun, answer, wanted=wanted)
 
 

@@ -1,5 +1,6 @@
 """The database: its schema, migrations under a lock, whole transactions, lasting connections."""
 
+import shutil
 import subprocess
 import sys
 import threading
@@ -15,7 +16,7 @@ from flask import Flask
 from playhouse.migrations import Runner
 
 from config import Config
-from console import db
+from console import chain, db
 from console.models import TABLES, Key, Link, Membership, Person, Project, Secret, Session
 from tests.conftest import TEST_DATABASE_URL, MakeKey, at_once
 from tests.server import ROOT
@@ -132,6 +133,56 @@ sys.stdin.readline()
 db.open_database(sys.argv[1])
 print(db.migrate(Path(sys.argv[2])))
 """
+
+
+def put(table: str, **given: Any) -> None:
+    """A row, with something in every column that must have it."""
+    columns = {
+        column.name: {"integer": 0, "bigint": 0, "boolean": False}.get(
+            column.data_type.lower(), "[]" if "json" in column.data_type.lower() else ""
+        )
+        for column in db.handle.get_columns(table)
+        if not column.null and column.default is None and not column.name.endswith("_order")
+    }
+    columns |= given
+    names = ", ".join(f'"{name}"' for name in columns)
+    marks = ", ".join([db.handle.param] * len(columns))
+    db.handle.execute_sql(f'insert into "{table}" ({names}) values ({marks})', (*columns.values(),))
+
+
+def test_an_upgrade_knows_who_made_a_key_and_saw_its_secret_before(
+    make_database: MakeDatabase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From what was recorded by the version without these columns."""
+    before = tmp_path / "before"
+    before.mkdir()
+    for step in sorted(db.MIGRATIONS.glob("0*"))[:5]:
+        shutil.copy(step, before)
+    db.open_database(make_database())
+    with monkeypatch.context() as patch:
+        patch.setattr(db, "MIGRATIONS", before)
+        db.migrate(tmp_path / "lock")
+    put("project", id="prj_1", slug="shop", name="Shop")
+    for person in ("per_a", "per_b"):
+        put("person", id=person, email=f"{person}@example.com", name=person)
+    for key in ("key_1", "key_2"):
+        put("key", id=key, project_id="prj_1", name=key, created_at=1_000, owner_id="per_a")
+    put("secret", digest="old", key_id="key_1", created_at=1_000, superseded_at=9_000)
+    put("secret", digest="new", key_id="key_1", created_at=9_000)
+    put("secret", digest="robots", key_id="key_2", created_at=2_000)
+    events = [
+        (1, 1_000, "key.created", "key_1", "person", "per_a"),
+        (2, 2_000, "key.created", "key_2", "key", "key_1"),
+        (3, 9_001, "key.rotated", "key_1", "person", "per_b"),
+    ]
+    for number, at, action, key, kind, actor in events:
+        put("event", id=number, at=at, action=action, target_id=key, actor_kind=kind,
+            actor_id=actor)  # fmt: skip
+    db.migrate(tmp_path / "lock")
+    assert {key.id: key.created_by for key in Key.select()} == {"key_1": "per_a", "key_2": "per_a"}
+    assert {secret.digest: secret.seen_by for secret in Secret.select()} == {
+        "old": "per_a", "new": "per_b", "robots": "per_a"}  # fmt: skip
+    assert chain.verify().older == 3 and chain.verify().broken is None
 
 
 def test_of_several_processes_that_migrate_at_once_one_works_and_all_succeed(

@@ -1,6 +1,7 @@
 """Single sign-on: whose word is believed, who it is then, and which roles that gives."""
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -32,6 +33,7 @@ from console.clock import DAY
 from console.errors import (
     Conflict,
     Forbidden,
+    Limited,
     NotFresh,
     Refused,
     Unauthenticated,
@@ -906,3 +908,17 @@ def test_without_a_time_of_proof_who_can_show_it_here_does(
     Session.delete().execute()
     come_in(issuer, auth_time=None)
     assert Session.get().authenticated_at == clock.now() - sessions.FRESH
+
+
+def test_strangers_in_the_same_network_keep_nobody_out_of_a_known_browser(
+    issuer: Issuer, ada: Actor
+) -> None:
+    for number in range(40):
+        with suppress(Unauthenticated, Limited):
+            signin.with_password(f"{number}@example.com", "wrong", ip="192.0.2.7")
+    begun, answer = issuer.visit()
+    with pytest.raises(Limited):
+        sso.sign_in(begun, answer, ip="192.0.2.8")
+    begun, answer = issuer.visit()
+    known = f"{ada.id}.mark"
+    assert sso.sign_in(begun, answer, ip="192.0.2.8", browser=known)[1].email == ada.name

@@ -30,14 +30,17 @@ COLUMNS = (
     'ALTER TABLE "link" ADD COLUMN "made_by" TEXT',
     'ALTER TABLE "link" ADD COLUMN "shown_to" TEXT',
 )
-# What was recorded says who made a key, and to whom its secrets were shown.
+# What was recorded says who made a key, and to whom its secrets were shown: where a key did it, to
+# its owner.
+WHO = """CASE e."actor_kind" WHEN 'person' THEN e."actor_id"
+         WHEN 'key' THEN (SELECT k."owner_id" FROM "key" k WHERE k."id" = e."actor_id") END"""
 KNOWN = (
-    """UPDATE "key" SET "created_by" = (
-         SELECT e."actor_id" FROM "event" e WHERE e."target_id" = "key"."id"
-            AND e."action" = 'key.created' AND e."actor_kind" = 'person' LIMIT 1)""",
-    """UPDATE "secret" SET "seen_by" = (
-         SELECT e."actor_id" FROM "event" e WHERE e."target_id" = "secret"."key_id"
-            AND e."action" IN ('key.created', 'key.rotated') AND e."actor_kind" = 'person'
+    f"""UPDATE "key" SET "created_by" = (
+         SELECT {WHO} FROM "event" e WHERE e."target_id" = "key"."id"
+            AND e."action" = 'key.created' LIMIT 1)""",
+    f"""UPDATE "secret" SET "seen_by" = (
+         SELECT {WHO} FROM "event" e WHERE e."target_id" = "secret"."key_id"
+            AND e."action" IN ('key.created', 'key.rotated')
             AND e."at" BETWEEN "secret"."created_at" AND "secret"."created_at" + 1000
          ORDER BY e."id" LIMIT 1)
        WHERE "imported_at" IS NULL""",

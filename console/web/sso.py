@@ -74,15 +74,16 @@ def _kept() -> tuple[str, str | None, Begun | None]:
 def _arrive(
     purpose: str, wanted: str | None, begun: Begun | None, answer: dict[str, str]
 ) -> BaseResponse:
+    browser = known_browser.presented()
     if purpose == CONFIRM:
-        token = sso.confirm(begun, answer, current_user.token, by=actor())
+        token = sso.confirm(begun, answer, current_user.token, by=actor(), browser=browser)
         return confirm.go_on(token, wanted)
     if purpose == LINK:
-        sso.link(begun, answer, by=actor())
+        sso.link(begun, answer, by=actor(), browser=browser)
         target = url_for("account.show_account")
         return done(f"You can sign in by {sso.name()} from now on", target, leaves=True)
     token, person = sso.sign_in(
-        begun, answer, ip=client_ip(), request_id=g.request_id,
+        begun, answer, ip=client_ip(), request_id=g.request_id, browser=browser,
         user_agent=request.headers.get("User-Agent", ""),
     )  # fmt: skip
     return access.enter(token, person.id, wanted)

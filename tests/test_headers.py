@@ -22,7 +22,7 @@ HTMX = {"HX-Request": "true", "HX-Target": "dialog"}
 # Shown to whoever holds a link, a key, or a second factor: nothing to see without.
 NEEDS_MORE_THAN_A_SESSION = {
     "access.join", "access.set_up", "links.log_in_by_link", "links.reset_password",
-    "account.make_recovery_codes", "api.rate_limit", "api.whoami",
+    "account.make_recovery_codes", "account.remove_second_factor", "api.rate_limit", "api.whoami",
 }  # fmt: skip
 
 

@@ -56,7 +56,7 @@ PAGES = {
     "nowhere": "/projects/nowhere/keys",
 }
 DIALOGS = ("Edit", "Rotate", "Revoke", "View Audit Log", "Delete")
-AT_THE_DOOR = ("/login", "/forgot", "/api/docs", "/invitation?token=spent")
+AT_THE_DOOR = ("/login", "/forgot", "/invitation?token=spent")
 
 
 class Installation:

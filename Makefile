@@ -13,9 +13,8 @@ demo: .venv/run.stamp
 	@$(BIN)/python -m console demo --again
 	@$(BIN)/python -m console serve
 
-# Files of tests side by side, in their order: a worker for each core, and one more, for many tests wait. On
-# PostgreSQL, which they would share: WORKERS=0
-WORKERS ?= $(shell $(PYTHON) -c 'import os; print(os.cpu_count() + 1)')
+# Files of tests side by side, in their order, one worker a core; on PostgreSQL, which they would share: WORKERS=0
+WORKERS ?= auto
 
 test: .venv/dev.stamp
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder

@@ -3,6 +3,8 @@
 The one bridge from pydantic to our own refusals; what a field may hold is said by its type.
 """
 
+import hashlib
+import json
 import re
 import unicodedata
 from collections.abc import Iterable, Mapping
@@ -29,6 +31,7 @@ TEXT_MAX_LENGTH = 1_000
 EMAIL_MAX_LENGTH = 254
 COMPOSED_FROM_AT_MOST = 4
 FIELDS_SHOWN_MAX = 20
+EDITION_LENGTH = 16
 # Control, format (bidi and zero-width among them), surrogate, private, unassigned, line breaks.
 # Without what only stands in addresses in quotes, or for what could not be read.
 NOT_IN_EMAIL = r"@\s<>\"(),:;\\\[\]\ufffd"
@@ -98,6 +101,13 @@ def explain(
             words = WORDS.get(one["type"], one["msg"])
         fields.setdefault(name, words)
     return fields
+
+
+def edition(facts: object) -> str:
+    """What these facts (JSON) are, in 16 hexadecimal digits that are others once one of them is:
+    a form carries it along, and whoever saves second is told."""
+    text = json.dumps(facts, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:EDITION_LENGTH]
 
 
 def _composed(text: str, most: int) -> str:

@@ -31,7 +31,10 @@ def hand_over(key: Key, email: str | None, *, by: Actor) -> None:
 
 def known_to_leavers(key: Key, now: int) -> str | None:
     """What is wrong with letting a key work again that was stopped: somebody knows a secret of it
-    who has left since, and for whom it counted as settled. None where nobody does."""
+    who has left since, and for whom it counted as settled. None where nobody does, and of a key
+    that has expired: that one goes on to let nobody in."""
+    if key.expires_at is not None and key.expires_at <= now:
+        return None
     works = Secret.superseded_at.is_null() | (Secret.works_until > now)
     here = Person.select(Person.id).where(Person.disabled_at.is_null())
     known = Secret.select(Secret.superseded_at).where(

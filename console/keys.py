@@ -544,15 +544,16 @@ def extend_many(key_ids: Iterable[str], fields: Mapping[str, Any], *, by: Actor)
     sooner = [key for key in keys_to_change(key_ids, by=by) if key_fields.ends_before(key, ends_at)]
     for key in sooner:
         refuse_grants(key.permissions, key.project_id, by)
-        if key.status_at(now) == EXPIRED:
-            key_owner.refuse_known_to_leavers(key, now)
     for project_id in sorted({key.project_id for key in sooner}):
         key_rules.end(extension, key_rules.held_open(project_id), now)
     _refuse_too_many_again(sooner)
     now = clock.now()
     for key in sooner:
         shown = (clock.iso(key.expires_at), clock.iso(ends_at))
+        had_expired = key.status_at(now) == EXPIRED
         key.expires_at, key.updated_at = ends_at, now
+        if had_expired:
+            key_owner.refuse_known_to_leavers(key, now)
         _record("key.edited", key, by, {"expires_at": shown})
         key.save(only=key.dirty_fields)
     return sooner

@@ -5,7 +5,6 @@ sign in in signin.py. Whoever writes to the table of people holds it first, and 
 persons: so no two changes wait for each other.
 """
 
-import json
 from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from functools import reduce
@@ -31,6 +30,7 @@ from console import (
 )
 from console.actor import Actor
 from console.errors import Conflict, Invalid
+from console.fields import edition
 from console.invitations import Sent
 from console.links import INVITATION
 from console.models import ACTIVE, Key, Membership, Passkey, Person, Project
@@ -54,7 +54,6 @@ from console.person_rows import (
     refuse_but_owners,
     refuse_taken,
 )
-from console.secret import digest
 
 NEWEST = [
     Order(Person.created_at, int, lambda person: person.created_at),
@@ -63,7 +62,6 @@ NEWEST = [
 # Which changes end the sessions and the one-time links that there are.
 ENDS_SESSIONS = frozenset({"password", "owner"})
 ENDS_LINKS = frozenset({"password", "email", "owner"})
-EDITION_LENGTH = 16
 
 # --- add ------------------------------------------------------------------------------------
 
@@ -242,20 +240,15 @@ def with_passkeys(people: Iterable[Person]) -> set[str]:
 # --- change ---------------------------------------------------------------------------------
 
 
-def edition_of_roles(roles: Mapping[str, str]) -> str:
-    """These roles, by slug, in 16 hexadecimal digits that are others once one of them is."""
-    return digest(json.dumps(roles, sort_keys=True))[:EDITION_LENGTH]
-
-
 def edit(
     person_id: str, fields: Mapping[str, Any], *, by: Actor, as_of: str | None = None
 ) -> Person:
     """Changes what is sent, nothing else. Another password, other rights, and being disabled end
-    all their sessions. `as_of`, where given, is the edition of the roles from which these were
-    made: others would be taken back unseen.
+    all their sessions. `as_of`, where given, is the edition (fields.py) of the roles from which
+    these were made: others would be taken back unseen.
 
-    Raises Forbidden but for owners, Unknown, NotFresh, Invalid; Conflict for a taken address, and
-    where no owner would be left who can sign in.
+    Raises Forbidden but for owners, Unknown, NotFresh, Invalid; Conflict for a taken address, where
+    no owner with a password would be left, and what `person_rows.refuse_unproven` raises.
     """
     person = person_to_see(person_id, by=by)
     by.require_fresh()
@@ -296,7 +289,7 @@ def edit(
 
 def _refuse_stale(person: Person, wanted: Mapping[str, str], as_of: str | None) -> None:
     present = roles_of([person])[person.id]
-    if as_of not in (None, edition_of_roles(present)) and wanted != present:
+    if as_of not in (None, edition(present)) and wanted != present:
         raise Conflict(
             "Somebody changed these roles since you opened them. Nothing was saved: look at what "
             "they are now, then save again."

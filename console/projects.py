@@ -3,8 +3,6 @@
 What its settings ask of its keys is key_rules.py's to say.
 """
 
-import hashlib
-import json
 import re
 import unicodedata
 from collections.abc import Iterable, Mapping
@@ -20,6 +18,7 @@ from console.actor import KEY, Actor
 from console.catalogue import Catalogue, Offer, Preset, Presets
 from console.errors import Conflict, Forbidden, Invalid, Unknown
 from console.fields import Duration, Email, Fields, Instant, Name, OneOf, Whole, text_schema
+from console.fields import edition as edition_of
 from console.key_fields import Environment
 from console.models import ENVIRONMENTS, Key, Membership, Person, Project
 from console.paging import Order, Page
@@ -37,7 +36,6 @@ DEFAULT_PREFIX = "lk"
 KEY_LIMIT_DEFAULT = 20
 KEY_LIMIT_MAX = 10_000_000
 LIFETIME_MAX = "100y"
-EDITION_LENGTH = 16
 NEWEST = [
     Order(Project.created_at, int, lambda project: project.created_at),
     Order(Project.id, str, lambda project: project.id),
@@ -293,8 +291,7 @@ class Changed(Conflict):
 def edition(project: Project, names: Iterable[str]) -> str:
     """What those settings hold, in 16 hexadecimal digits that are others once one of them is."""
     facts = dict(_facts(project))
-    text = json.dumps({name: facts.get(name) for name in names}, sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:EDITION_LENGTH]
+    return edition_of({name: facts.get(name) for name in names})
 
 
 @db.transaction

@@ -32,6 +32,7 @@ SEEN_EVERY = 5 * MINUTE  # so seldom is written when a session was last seen
 NOTE_AGAIN_SECONDS = 300.0  # after a time that it could not be
 TOKEN_BYTES = 32
 TOKEN_ALGORITHM = "HS256"
+ENDED = "TOKEN_INVALID"  # the code of whatever comes in a session that holds no more
 USER_AGENT_MAX_LENGTH = 300
 _note_again_at = 0.0
 
@@ -202,7 +203,7 @@ def _refuse_ended(handle: str) -> None:
 
 
 def _signed_out() -> Unauthenticated:
-    return Unauthenticated("You are signed out. Sign in again.", code="TOKEN_INVALID")
+    return Unauthenticated("You are signed out. Sign in again.", code=ENDED)
 
 
 def _note_seen(session: Session) -> None:
@@ -270,6 +271,6 @@ def by_access_token(
     if actor is None:
         raise Unauthenticated(
             "This access token does not hold or has ended; ask /api/v1/auth/token for a new one.",
-            code="TOKEN_INVALID",
+            code=ENDED,
         )
     return actor

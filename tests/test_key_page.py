@@ -556,3 +556,15 @@ def test_enabling_is_not_offered_where_it_would_be_refused(
     assert "knows the old secret of CI: end that one first" in page.text
     keys.set_grace(key.id, {"grace_period": None}, by=owner)
     assert signed_in.post(address).status_code == 303
+
+
+def test_enabling_is_offered_of_a_key_that_lets_nobody_in_for_it_has_expired(
+    signed_in: FlaskClient, make_key: MakeKey, owner: Actor, member: Actor
+) -> None:
+    key, _ = make_key(by=member, expires_in="1d")
+    Key.update(expires_at=1, revoked_at=1).where(Key.id == key.id).execute()
+    people.edit(member.id or "", {"disabled": True}, by=owner)
+    address = f"/projects/shop/keys/{key.id}/restore"
+    assert ">Enable Key<" in signed_in.get(address).text
+    assert signed_in.post(address).status_code == 303
+    assert keys.key_to_read(key.id, by=owner).revoked_at is None

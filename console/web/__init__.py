@@ -33,7 +33,6 @@ from console.models import Project
 from console.permissions import ADMIN
 from console.web import protection, words
 
-SIGNED_OUT = "TOKEN_INVALID"
 JSON_PATHS = ("/api/", "/forward-auth/")
 SIGNED_IN_PAGES = (
     "keys", "audit", "activity", "overview", "integrate", "account", "confirm", "installation",
@@ -221,7 +220,7 @@ def _show_error(error: Exception) -> BaseResponse:
     refused = _as_refused(error)
     if request.path.startswith(JSON_PATHS):
         return api.refuse(refused)
-    if refused.status == 401 and (not is_htmx() or refused.code == SIGNED_OUT):
+    if refused.status == 401 and (not is_htmx() or refused.code == sessions.ENDED):
         return _ask_to_sign_in()
     if isinstance(refused, NotFresh):
         return confirm.ask(refused)

@@ -18,6 +18,7 @@ from console import (
     second_factor,
 )
 from console.errors import Conflict, Invalid, NotFresh, Refused
+from console.fields import edition
 from console.invitations import Sent
 from console.models import Person
 from console.paging import Page
@@ -127,7 +128,7 @@ def change_roles(person_id: str) -> Answer:
     return _change(
         "people/roles.html", person, {"roles": {**kept, **_roles_sent()}},
         f"Roles of {person.name} saved", as_of=request.form.get("seen"), form=form, projects=mine,
-        seen=people.edition_of_roles(roles), roles=roles,
+        seen=edition(roles), roles=roles,
         names={one.slug: one.name for one in seen},
         mighty=[(one, mighty[one.id]) for one in seen if one.id in mighty],
     )  # fmt: skip

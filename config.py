@@ -15,15 +15,17 @@ Network = IPv4Network | IPv6Network
 
 PREFIX = "LATCHKEY_"
 
-# Promised, and read by a later version: named here so that a set one is not a silent surprise.
-NOT_YET_USED = ("METRICS_TOKEN",)
 # What clients are told to set: in the shell of an operator who tries them, they are no mistake.
 CLIENTS_OWN = ("URL", "KEY")
 HOST_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?")
 SECRET_KEY_MIN_LENGTH = 32
 OIDC_NAME_MAX_LENGTH = 50
+VISIBLE = re.compile(r"[!-~]*")
 SCOPE = re.compile(r"[!#-\[\]-~]+")  # RFC 6749, 3.3
-NEVER_SHOWN = ("SECRET_KEY", "DATABASE_URL", "REDIS_URL", "SMTP_URL", "OIDC_CLIENT_SECRET")
+NEVER_SHOWN = (
+    "SECRET_KEY", "DATABASE_URL", "REDIS_URL", "SMTP_URL", "APPRISE_URLS", "METRICS_TOKEN",
+    "OIDC_CLIENT_SECRET",
+)  # fmt: skip
 # What single sign-on needs, and what else can be said about it.
 OIDC_NEEDS = ("OIDC_ISSUER", "OIDC_CLIENT_ID", "OIDC_CLIENT_SECRET")
 OIDC_MORE = ("OIDC_NAME", "OIDC_SCOPES", "OIDC_TRUST_EMAIL", "OIDC_ROLE_CLAIM", "OIDC_ROLES")
@@ -66,6 +68,8 @@ class Config:
     webhook_networks: Networks  # which webhooks may lead to, besides public addresses
     smtp_url: str  # the server that takes our mail; empty: none is sent
     mail_from: str  # whom it is from
+    apprise_urls: tuple[str, ...]  # who else is told what people are; see Apprise
+    metrics_token: str  # what /metrics asks for; empty: only this machine may read it
     oidc_issuer: str  # the provider of single sign-on; empty: there is none
     oidc_client_id: str  # what it knows us as
     oidc_client_secret: str
@@ -74,7 +78,6 @@ class Config:
     oidc_trust_email: bool  # of an address that it does not call verified or unverified
     oidc_role_claim: str  # the claim that says in which groups somebody is
     oidc_roles: tuple[MappedRole, ...]  # and what each group gives here
-    not_yet_used: tuple[str, ...] = ()
 
     @property
     def is_https(self) -> bool:
@@ -110,6 +113,8 @@ def load(environ: Mapping[str, str] | None = None) -> Config:
         webhook_networks=source.read("WEBHOOK_NETWORKS", "", _networks),
         smtp_url=source.read("SMTP_URL", "", _smtp_url),
         mail_from=source.read("MAIL_FROM", "", _mail_from),
+        apprise_urls=source.read("APPRISE_URLS", "", _apprise_urls),
+        metrics_token=source.read("METRICS_TOKEN", "", _metrics_token),
         oidc_issuer=source.read("OIDC_ISSUER", "", _issuer),
         oidc_client_id=source.text("OIDC_CLIENT_ID"),
         oidc_client_secret=source.text("OIDC_CLIENT_SECRET"),
@@ -118,7 +123,6 @@ def load(environ: Mapping[str, str] | None = None) -> Config:
         oidc_trust_email=source.read("OIDC_TRUST_EMAIL", "no", _one_of("yes", "no")) == "yes",
         oidc_role_claim=source.text("OIDC_ROLE_CLAIM"),
         oidc_roles=source.read("OIDC_ROLES", "", _mapped_roles),
-        not_yet_used=tuple(name for name in NOT_YET_USED if source.text(name)),
     )
     source.refuse_unknown()
     if config.smtp_url and not config.mail_from:
@@ -294,6 +298,27 @@ def _mail_from(text: str) -> str:
         raise ValueError(
             "an address such as keys@example.com or Latchkey <keys@example.com> is allowed"
         ) from None
+    return text
+
+
+def _apprise_urls(text: str) -> tuple[str, ...]:
+    """Addresses with space between them, or each on its line."""
+    from console import letterbox  # the package imports this module
+
+    for number, url in enumerate(text.split(), start=1):
+        try:
+            letterbox.refuse_apprise(url)
+        except ValueError:
+            raise ValueError(
+                f"number {number} is no address that Apprise knows; addresses such as "
+                "slack://… or tgram://…, with space between them, are allowed"
+            ) from None
+    return tuple(dict.fromkeys(text.split()))
+
+
+def _metrics_token(text: str) -> str:
+    if not VISIBLE.fullmatch(text):
+        raise ValueError("letters, digits and signs of ASCII, without space, are allowed")
     return text
 
 

@@ -13,18 +13,20 @@ from flask import Flask
 import config as settings
 from config import Config, ConfigError
 from console import (
-    audit,
     batch,
     country,
     db,
+    guessing,
     journal,
     known,
+    letterbox,
     limits,
     links,
     mail,
     outbound,
     passwords,
     projects,
+    retention,
     second_factor,
     sso,
     throttle,
@@ -75,7 +77,7 @@ def _open_journal(config: Config, in_background: bool) -> None:
                 batch.store,
                 # Buffered, a check waits for no disk: the last second is lost with the power.
                 synced=config.synchronous == "full" and config.audit_mode == "strict",
-                tidy=_tidy,
+                tidy=limits.forget_idle,  # what is stored already
                 in_background=in_background,
             )
         )
@@ -84,12 +86,6 @@ def _open_journal(config: Config, in_background: bool) -> None:
             f"{config.data_dir / journal.DIRECTORY} cannot be used: {error.strerror}; "
             f"it must be a directory that user {os.getuid()} may write to"
         ) from None
-
-
-def _tidy() -> None:
-    """What is kept in memory is stored, or dropped where it is stored already."""
-    audit.store_attempts()
-    limits.forget_idle()
 
 
 def start(config: Config) -> Config:
@@ -116,6 +112,9 @@ def start(config: Config) -> Config:
     outbound.allow(config.webhook_networks)
     links.use_base_url(config.base_url)
     mail.use(config.smtp_url, config.mail_from)
+    letterbox.use_apprise(config.apprise_urls)
+    guessing.trust(config.trusted_proxies)
+    retention.use_days(config.retention_days)
     webhooks.use_secret_key(config.secret_key)
     throttle.use_secret_key(config.secret_key)
     second_factor.use_secret_key(config.secret_key)

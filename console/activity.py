@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from pydantic import Field
 from typing_extensions import TypedDict
 
-from console import chain, clock, db, outbox, search
+from console import alert_rules, chain, clock, db, outbox, search
 from console.actor import COMMAND, KEY, PERSON, Actor
 from console.errors import Forbidden
 from console.exports import JSON, Format
@@ -19,7 +19,7 @@ from console.permissions import AUDIT_READ
 
 ACTIONS = (
     "key.created", "key.imported", "key.edited", "key.revoked", "key.restored", "key.rotated",
-    "key.grace_changed", "key.deleted",
+    "key.grace_changed", "key.deleted", "key.renewed", "key.renewal_stopped",
     "project.created", "project.edited", "project.archived", "project.restored", "project.deleted",
     "person.created", "person.edited", "person.disabled", "person.enabled", "person.deleted",
     "person.joined", "person.signed_in", "person.signed_out", "person.session_ended",
@@ -31,6 +31,9 @@ ACTIONS = (
     "member.added", "member.role_changed", "member.removed",
     "webhook.created", "webhook.edited", "webhook.deleted", "webhook.secret_rotated",
     "webhook.disabled",
+    *(f"alert.{kind}" for kind in alert_rules.KINDS),
+    "alert.acknowledged", "alert.muted", "alert.reopened",
+    "calendar.link_made", "calendar.link_removed",
 )  # fmt: skip
 
 # All that is done to things of one kind: `key.*`, as a webhook asks for it.

@@ -111,3 +111,8 @@ class Actor:
 def command_line() -> Actor:
     """The operator at the machine: may do everything."""
     return Actor(kind=COMMAND, id=None, name="command line", is_owner=True)
+
+
+def latchkey() -> Actor:
+    """Latchkey itself, where it does by the clock what a person asked for before."""
+    return Actor(kind=COMMAND, id=None, name="Latchkey", is_owner=True)

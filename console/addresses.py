@@ -34,6 +34,19 @@ def parse_address(text: str) -> Address:
     return address
 
 
+@lru_cache(maxsize=10_000)
+def counted_as(text: str) -> str:
+    """The address by which somebody is counted: of IPv6 the first of its /64, which is one's own
+    whole. Text that is no address as it is."""
+    try:
+        address = parse_address(text)
+    except ValueError:
+        return text
+    if isinstance(address, IPv6Address):
+        return str(ip_network(f"{address}/64", strict=False).network_address)
+    return str(address)
+
+
 def parse_network(text: str) -> Network:
     """An address or CIDR. Raises ValueError with what to write instead."""
     text = text.strip()

@@ -11,21 +11,19 @@ from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from typing import Annotated, Any, Protocol
 
-from peewee import SQL, fn
+from peewee import SQL, Tuple, fn
 from pydantic import AfterValidator, Field
 from typing_extensions import TypedDict
 
 from console import (
     addresses,
     batch,
-    chain,
     clock,
     country,
     db,
     journal,
     limits,
     search,
-    usage,
 )
 from console import secret as secrets_of
 from console.actor import Actor
@@ -56,8 +54,6 @@ ATTEMPT_GROUPS_MAX = 1_000
 OTHER_ADDRESSES = "other addresses"
 NO_ADDRESS = "no address"
 ATTEMPT_RETENTION = 7 * clock.DAY
-EVENT_RETENTION_DAYS = 365
-PRUNE_BATCH = 1_000
 VALID = "VALID"  # of a verdict that lets the request in
 # What an entry may say: all that a check can, once it knows the key.
 CODES_LOGGED = (
@@ -404,7 +400,8 @@ def count_attempt(code: str, ip: str | None, now: int) -> None:
     """Counts a check that met no known key, in memory, by address, kind and hour; bounded both
     here and on disk, so that guessing fills neither."""
     with _attempts_lock:
-        _add_attempts((clock.start_of("hour", now), ip or NO_ADDRESS, code), 1)
+        who = addresses.counted_as(ip) if ip else NO_ADDRESS
+        _add_attempts((clock.start_of("hour", now), who, code), 1)
 
 
 def _add_attempts(group: tuple[int, str, str], count: int) -> None:
@@ -464,30 +461,18 @@ def attempts(limit: int = 100, *, by: Actor) -> list[Attempt]:
 # --- retention ------------------------------------------------------------------------------
 
 
-def prune(retention_days: int) -> tuple[int, int]:
-    """Deletes what is past its time, in small batches that let others write in between.
-
-    Returns how many entries and events went.
-    """
-    now = clock.now()
-    usage.prune()
-    if Attempt.select().where(Attempt.hour_at < now - ATTEMPT_RETENTION).exists():
-        with db.write():
-            Attempt.delete().where(Attempt.hour_at < now - ATTEMPT_RETENTION).execute()
-    entries = _delete_entries(now - retention_days * clock.DAY)
-    events = 0
-    while gone := chain.prune(now - EVENT_RETENTION_DAYS * clock.DAY, PRUNE_BATCH):
-        events += gone
-    return entries, events
+def prune_attempts(most: int) -> int:
+    """Deletes at most so many groups that are past their time; returns how many went."""
+    past = Attempt.hour_at < clock.now() - ATTEMPT_RETENTION
+    row = Tuple(Attempt.hour_at, Attempt.ip, Attempt.code)
+    some = Attempt.select(Attempt.hour_at, Attempt.ip, Attempt.code).where(past).limit(most)
+    return int(Attempt.delete().where(row.in_(some)).execute())
 
 
-def _delete_entries(instant: int) -> int:
-    """Ids ascend with time: the oldest rows are the first ones."""
-    deleted = 0
-    while True:
-        oldest = Entry.select(Entry.id, Entry.at).order_by(Entry.id).limit(PRUNE_BATCH)
-        ids = [row.id for row in oldest if row.at < instant]
-        if not ids:
-            return deleted
-        with db.write():
-            deleted += Entry.delete().where(Entry.id.in_(ids)).execute()
+def prune_entries(retention_days: int, most: int) -> int:
+    """Deletes at most so many entries that are past their time; returns how many went. Ids ascend
+    with time: the oldest rows are the first ones."""
+    before = clock.now() - retention_days * clock.DAY
+    oldest = Entry.select(Entry.id, Entry.at).order_by(Entry.id).limit(most)
+    ids = [row.id for row in oldest if row.at < before]
+    return int(Entry.delete().where(Entry.id.in_(ids)).execute()) if ids else 0

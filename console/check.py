@@ -13,7 +13,19 @@ from typing import Any, NamedTuple
 
 import peewee
 
-from console import addresses, audit, clock, journal, keys, known, limits, permissions, secret
+from console import (
+    addresses,
+    audit,
+    clock,
+    guessing,
+    journal,
+    keys,
+    known,
+    limits,
+    permissions,
+    renewal,
+    secret,
+)
 from console.actor import Actor
 from console.errors import Forbidden, Unknown
 from console.journal import JournalFull
@@ -92,6 +104,7 @@ class Verdict:
     missing_permissions: tuple[str, ...] = ()
     allowance: Allowance = limits.NONE
     is_recorded: bool = False
+    delay_seconds: float = 0.0  # by how much the answer is to be held back; see guessing.py
 
     @property
     def is_valid(self) -> bool:
@@ -196,8 +209,12 @@ def check(request: Request, *, syncs: bool = True) -> Verdict:
         if key is None:
             code = _first_failure(RULES_OF_A_SECRET, request, None, now)
             audit.count_attempt(code, request.ip, now)
-            return Verdict(code, request.request_id, now)
+            held_back = 0.0 if code == MISSING else guessing.delay_seconds(request.ip)
+            return Verdict(code, request.request_id, now, delay_seconds=held_back)
         code = _first_failure(RULES_OF_A_KEY, request, key, now)
+        if code == EXPIRED_KEY and key.auto_renew and _is_renewed(request, key, now):
+            key = _find(request) or key
+            code = _first_failure(RULES_OF_A_KEY, request, key, now)
         verdict = _verdict(request, code, key, now, limits.spend)
         _record(request, key, verdict)
         if syncs:
@@ -205,6 +222,13 @@ def check(request: Request, *, syncs: bool = True) -> Verdict:
         return verdict
     except FAILURES:
         return _unavailable(request, now)
+
+
+def _is_renewed(request: Request, key: Known, now: int) -> bool:
+    """Renews a key that renews itself and was not in time; only for a request that nothing else
+    speaks against."""
+    others = [rule for rule in RULES_OF_A_KEY if rule.code != EXPIRED_KEY]
+    return _first_failure(others, request, key, now) == VALID and renewal.renew_late(key.id)
 
 
 def judge(request: Request) -> Verdict:

@@ -28,6 +28,7 @@ from console import (
     links,
     people,
     projects,
+    retention,
     server,
     start,
     worker,
@@ -88,8 +89,6 @@ def serve(host: str | None, port: int | None) -> None:
 
     def announce() -> None:
         click.echo(f"Latchkey serves {config.base_url} (data in {config.data_dir})")
-        for name in config.not_yet_used:
-            click.echo(f"LATCHKEY_{name} is set, but this version does not use it yet.", err=True)
         token = first_owner.issue_setup_link()
         if token:
             click.echo(f"Become the owner: {links.address(links.SETUP, token)}")
@@ -285,8 +284,9 @@ def _print_sign_in(config: Config, password: str) -> None:
 @cli.command()
 def prune() -> None:
     """Apply retention now."""
-    config = start(_config())
-    entries, events = audit.prune(config.retention_days)
+    start(_config())
+    gone = retention.prune_all()
+    entries, events = gone.pop(retention.ENTRIES), gone.pop(retention.EVENTS)
     click.echo(f"{entries} entries and {events} events were past their time.")
 
 

@@ -15,6 +15,7 @@ HOUR = 60 * MINUTE
 DAY = 24 * HOUR
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+SHORT_MONTHS_FROM = 31 * DAY  # 1 February 1970: no months are shorter than those from there
 # fromisoformat reads far more of ISO 8601 than RFC 3339 allows: weeks, no seconds, no hyphens.
 RFC_3339 = re.compile(
     r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]+)?"

@@ -10,7 +10,7 @@ import secrets
 import struct
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import wraps
 from pathlib import Path
@@ -378,6 +378,17 @@ def hold(model: type[Model], row_id: str | int) -> None:
     """Holds the row until the transaction ends; on SQLite the one writer holds all anyway."""
     if not is_sqlite():
         model.select().where(model._meta.primary_key == row_id).for_update().execute()
+
+
+def hold_shared(model: type[Model], row_ids: Iterable[str]) -> None:
+    """Keeps these rows from being changed or deleted by others until the transaction ends; several
+    may do so at once. In one order, that of `hold_keys` in batch.py."""
+    if not is_sqlite():
+        table = model._meta.table_name
+        handle.execute_sql(
+            f'select id from "{table}" where id = any(%s) order by id collate "C" for share',
+            (sorted(row_ids),),
+        )
 
 
 def hold_table(model: type[Model]) -> None:

@@ -68,7 +68,9 @@ class Gate:
             finally:
                 _wait_for_disk(environ)  # what is refused has its entry too
         except Exception as error:
-            status, headers, body = wire.problem(wire.as_refused(error, request_id), request_id)
+            refused = wire.as_refused(error, request_id)
+            wire.hold_back(environ, refused)
+            status, headers, body = wire.problem(refused, request_id)
         status, headers = translate(status, headers, body)
         if environ.get("REQUEST_METHOD") == "HEAD":
             body = b""
@@ -106,6 +108,7 @@ class Gate:
             ("Content-Type", "application/json"),
             ("Cache-Control", "no-store"),
             ("X-Request-Id", request_id),
+            *wire.expiry_header(verdict),
             *wire.rate_headers(verdict.allowance, verdict.at),
         ]
         return 200, headers, wire.to_json(content)

@@ -31,6 +31,7 @@ METADATA_MAX_BYTES = 4_096
 METADATA_MAX_DEPTH = 20
 LIMIT_MAX = 1_000_000_000
 GRACE_MAX_DAYS = 30
+RENEWAL_LEAST, RENEWAL_MOST = clock.HOUR, "10y"
 
 
 def _external_id(text: str) -> str:
@@ -56,10 +57,15 @@ def _is_deeper(value: Any, levels: int) -> bool:
     return levels == 0 or any(_is_deeper(one, levels - 1) for one in inner)
 
 
-def _renewal(wanted: bool) -> bool:
-    if wanted:
-        raise ValueError("must be false: this version does not renew keys yet")
-    return wanted
+def _renewal_period(text: str) -> str:
+    refuse_period(text)
+    return text
+
+
+def refuse_period(text: str) -> None:
+    """Raises ValueError for a period that no key renews itself by."""
+    if not RENEWAL_LEAST <= clock.after(0, text) <= clock.after(0, RENEWAL_MOST):
+        raise ValueError(f"must be at least 1h, and at most {RENEWAL_MOST}")
 
 
 Environment = Annotated[str, OneOf(*ENVIRONMENTS)]
@@ -87,7 +93,7 @@ Metadata = Annotated[
     AfterValidator(_metadata),
     WithJsonSchema({"type": "object", "examples": [{"team": "payments"}]}),
 ]
-Renewal = Annotated[bool, AfterValidator(_renewal), WithJsonSchema({"const": False})]
+RenewalPeriod = Annotated[Duration, AfterValidator(_renewal_period)]
 
 
 class RateLimit(Fields):
@@ -146,7 +152,15 @@ class KeySettings(Fields):
     monthly_quota: Count | None = Field(
         None, description="Requests in a calendar month, UTC; test keys are not counted"
     )
-    auto_renew: Renewal = Field(False, description="Keys do not renew themselves yet")
+    auto_renew: bool = Field(
+        False,
+        description="Whether the end moves on by `renewal_period` before it comes, as long as "
+        "somebody uses the key. Needs an end",
+    )
+    renewal_period: RenewalPeriod | None = Field(
+        None,
+        description="By how much, with `auto_renew`; left out: as long as the key is given to live",
+    )
     external_id: ExternalId | None = Field(
         None, description="Your own id, handed to your service with each verdict"
     )
@@ -231,6 +245,7 @@ class KeyFacts(TypedDict):
     rate_limit: Figures | None
     monthly_quota: int | None
     auto_renew: bool
+    renewal_period: str | None
     external_id: str | None
     metadata: dict[str, Any]
     owner: Annotated[str | None, Field(description="The address of the person it belongs to")]
@@ -246,6 +261,10 @@ class KeyObject(KeyFacts):
     created_at: Instant
     updated_at: Instant
     rotated_at: Instant | None
+    rotation_due_at: Annotated[
+        Instant | None,
+        Field(description="When the secret is due for a new one, by the project's policy"),
+    ]
     last_used_at: Instant | None
     last_used_ip: Address | None
 
@@ -305,6 +324,7 @@ def facts(key: Key) -> KeyFacts:
         else None,
         "monthly_quota": key.monthly_quota,
         "auto_renew": key.auto_renew,
+        "renewal_period": key.renewal_period,
         "external_id": key.external_id,
         "metadata": dict(key.metadata),
         "owner": key.owner.email if key.owner else None,

@@ -32,8 +32,8 @@ def hand_over(key: Key, email: str | None, *, by: Actor) -> None:
 def known_to_leavers(key: Key, now: int) -> str | None:
     """What is wrong with letting a key work again that was stopped: somebody knows a secret of it
     who has left since, and for whom it counted as settled. None where nobody does, and of a key
-    that has expired: that one goes on to let nobody in."""
-    if key.expires_at is not None and key.expires_at <= now:
+    that has expired and does not renew itself: that one goes on to let nobody in."""
+    if key.expires_at is not None and key.expires_at <= now and not key.auto_renew:
         return None
     works = Secret.superseded_at.is_null() | (Secret.works_until > now)
     here = Person.select(Person.id).where(Person.disabled_at.is_null())
@@ -75,6 +75,11 @@ def to_be_owner(email: str) -> Person:
 
 def _can_own(person: Person, project_id: str) -> bool:
     return not without_role(person, [project_id])
+
+
+def may_hear(person: Person, project_id: str) -> bool:
+    """Whether the person is to be told of a key that is theirs there."""
+    return person.disabled_at is None and not without_role(person, [project_id])
 
 
 def without_role(person: Person, project_ids: Iterable[str]) -> set[str]:

@@ -39,9 +39,12 @@ def columns(new: KeySettings, project: Project, now: int) -> dict[str, Any]:
 
     Raises Invalid.
     """
+    ends_at = _first_end(new, project, now)
     return {
         "environment": _environment(new, project),
-        "expires_at": _first_end(new, project, now),
+        "expires_at": ends_at,
+        "ends_set_at": now,
+        **renewal_columns(new, ends_at, now),
         **plan_columns(new, project),
     }
 
@@ -93,6 +96,38 @@ def refuse_beyond(ends_at: int | None, project: Project, now: int, field: str) -
             field: f"must come by {clock.iso(longest)}: keys of {project.name} live for "
             f"{project.maximum_lifetime} at most"
         })  # fmt: skip
+
+
+def renewal_columns(
+    settings: KeySettings, ends_at: int | None, now: int, key: Key | None = None
+) -> dict[str, Any]:
+    """The columns that say whether a key renews itself, and by how much, where it ends then.
+
+    A key that is to have no end any more has nothing to renew. Raises Invalid.
+    """
+    asked = settings.sent("auto_renew")
+    wanted = settings.auto_renew if asked else key is not None and key.auto_renew
+    if wanted and asked and not (key and key.auto_renew):
+        if ends_at is None:
+            raise Invalid({"auto_renew": "needs an end that can be renewed: send expires_in, too"})
+        if ends_at <= now:
+            raise Invalid({"auto_renew": "the key has expired; send expires_in, too"})
+    if not wanted or ends_at is None:
+        if settings.renewal_period is not None:
+            raise Invalid({"renewal_period": "is for keys with auto_renew alone"})
+        return {"auto_renew": False, "renewal_period": None}
+    kept = key.renewal_period if key and settings.expires_in is None else None
+    period = settings.renewal_period or settings.expires_in or kept or _days_until(ends_at, now)
+    try:
+        key_fields.refuse_period(period)
+        clock.after(ends_at, period)
+    except ValueError as error:
+        raise Invalid({"renewal_period": str(error)}) from None
+    return {"auto_renew": True, "renewal_period": period}
+
+
+def _days_until(ends_at: int, now: int) -> str:
+    return f"{min(99_999, max(1, -(-(ends_at - now) // clock.DAY)))}d"
 
 
 def latest_end(project: Project, now: int) -> int | None:

@@ -4,7 +4,6 @@ Owns every rule about keys; each change and its event are one transaction. What 
 hold is said in key_fields.py. Whether a key is good for a request is check.py's to say.
 """
 
-from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -12,6 +11,8 @@ from peewee import JOIN
 
 from console import (
     activity,
+    alert_rules,
+    alerts,
     clock,
     db,
     journal,
@@ -28,7 +29,6 @@ from console.actor import Actor
 from console.errors import Conflict, Invalid, Unknown
 from console.fields import sort_form
 from console.key_fields import (
-    Extension,
     GraceChange,
     KeyChange,
     KeyObject,
@@ -101,7 +101,6 @@ def add(
         permissions=new.permissions,
         ip_allowlist=new.ip_allowlist,
         monthly_quota=new.monthly_quota,
-        auto_renew=new.auto_renew,
         external_id=new.external_id,
         metadata=new.metadata,
         created_at=now,
@@ -110,7 +109,7 @@ def add(
         **columns,
     )
     _store_secret(key, digest, now, by, imported_at)
-    _record(
+    record(
         action, key, by, {field: (None, value) for field, value in key_fields.facts(key).items()}
     )
     return key
@@ -303,9 +302,9 @@ def edit(key_id: str, fields: Mapping[str, Any], *, by: Actor, as_of: int | None
         _refuse_stale(key, as_of, before)
     if differences:
         key.updated_at = now
-        _record("key.edited", key, by, differences)
+        record("key.edited", key, by, differences)
     if change.sent("status"):
-        _set_status(key, change.status, by, now)
+        set_status(key, change.status, by, now)
     if status_before != ACTIVE and key.status_at(now) == ACTIVE:
         key_owner.refuse_known_to_leavers(key, now)
         refuse_over_limit(key.project, now)
@@ -349,16 +348,20 @@ def _only_revokes(change: KeyChange) -> bool:
 
 
 def _apply(key: Key, change: KeyChange, now: int) -> None:
-    for field in ("description", "permissions", "ip_allowlist", "monthly_quota", "auto_renew",
-                  "external_id", "metadata"):  # fmt: skip
+    for field in ("description", "permissions", "ip_allowlist", "monthly_quota", "external_id",
+                  "metadata"):  # fmt: skip
         if change.sent(field) and getattr(key, field) != getattr(change, field):
             setattr(key, field, getattr(change, field))
     if change.sent("name") and change.name != key.name:
         key.name, key.name_sort = change.name, sort_form(change.name)
     expiry_sent = change.expires_in is not None or change.sent("expires_at")
     if expiry_sent and not _says_same_expiry(key, change):
-        key.expires_at = key_rules.end(change, key.project, now)
-    for column, value in key_rules.plan_columns(change, key.project, key).items():
+        key.expires_at, key.ends_set_at = key_rules.end(change, key.project, now), now
+    columns = {
+        **key_rules.renewal_columns(change, key.expires_at, now, key),
+        **key_rules.plan_columns(change, key.project, key),
+    }
+    for column, value in columns.items():
         if getattr(key, column) != value:
             setattr(key, column, value)
 
@@ -372,13 +375,14 @@ def _says_same_expiry(key: Key, change: KeySettings) -> bool:
     return clock.up_to_second(clock.parse(change.expires_at)) == key.expires_at
 
 
-def _set_status(key: Key, status: str, by: Actor, now: int) -> None:
+def set_status(key: Key, status: str, by: Actor, now: int) -> None:
+    """Revokes or enables the key and records it, in the caller's transaction, which saves it."""
     if status == REVOKED and key.revoked_at is None:
         key.revoked_at = key.updated_at = now
-        _record("key.revoked", key, by, {"status": (ACTIVE, REVOKED)})
+        record("key.revoked", key, by, {"status": (ACTIVE, REVOKED)})
     elif status == ACTIVE and key.revoked_at is not None:
         key.revoked_at, key.updated_at = None, now
-        _record("key.restored", key, by, {"status": (REVOKED, key.status_at(now))})
+        record("key.restored", key, by, {"status": (REVOKED, key.status_at(now))})
     elif status == ACTIVE and key.status_at(now) == EXPIRED:
         raise Invalid({"status": "the key has expired; set expires_at to a later time"})
 
@@ -400,7 +404,7 @@ def revoke_self(key_id: str, *, by: Actor) -> None:
     key = Key.get_or_none(Key.id == key_id)
     if key is None:
         raise Unknown("There is no such key.")
-    _set_status(key, REVOKED, by, clock.now())
+    set_status(key, REVOKED, by, clock.now())
     if key.dirty_fields:
         key.save(only=key.dirty_fields)
 
@@ -445,7 +449,7 @@ def rotate(
     _store_secret(key, secret.digest(text), now, by)
     key.rotated_at = key.updated_at = now
     key.save(only=[Key.prefix, Key.rotated_at, Key.updated_at])
-    _record(
+    record(
         "key.rotated",
         key,
         by,
@@ -497,7 +501,7 @@ def set_grace(
         previous.works_until, key.updated_at = ends_at or now, now
         previous.save(only=[Secret.works_until])
         key.save(only=[Key.updated_at])
-        _record("key.grace_changed", key, by, {"previous_secret_expires_at": shown})
+        record("key.grace_changed", key, by, {"previous_secret_expires_at": shown})
     return key, ends_at
 
 
@@ -512,59 +516,9 @@ def delete(key_id: str, *, by: Actor, confirm: str | None = None) -> None:
     _refuse_other_name(key, confirm)
     key.updated_at = clock.now()
     gone = {field: (value, None) for field, value in key_fields.facts(key).items()}
-    _record("key.deleted", key, by, {**gone, "prefix": (key.prefix, None)})
+    record("key.deleted", key, by, {**gone, "prefix": (key.prefix, None)})
     limits.forget(key.id)
     key.delete_instance()
-
-
-@db.transaction
-def revoke_many(key_ids: Iterable[str], *, by: Actor) -> list[Key]:
-    """Stops all of these keys at once, or none; returns those that were not revoked before.
-
-    Raises Invalid (ids), Unknown, Forbidden.
-    """
-    now = clock.now()
-    working = [key for key in keys_to_change(key_ids, by=by) if key.revoked_at is None]
-    for key in working:
-        _set_status(key, REVOKED, by, now)
-        key.save(only=key.dirty_fields)
-    return working
-
-
-@db.transaction
-def extend_many(key_ids: Iterable[str], fields: Mapping[str, Any], *, by: Actor) -> list[Key]:
-    """Has all of these keys expire then, or none; returns those that would have ended sooner. The
-    others stay as they are: to extend takes no time from a key.
-
-    `fields` are those of key_fields.Extension. Raises Invalid, Unknown, Forbidden, NotFresh,
-    Conflict (an extended key counts as live; nothing is extended in an archived project).
-    """
-    extension, now = Extension.read(fields), clock.now()
-    ends_at = key_fields.new_end(extension, now)
-    sooner = [key for key in keys_to_change(key_ids, by=by) if key_fields.ends_before(key, ends_at)]
-    for key in sooner:
-        refuse_grants(key.permissions, key.project_id, by)
-    for project_id in sorted({key.project_id for key in sooner}):
-        key_rules.end(extension, key_rules.held_open(project_id), now)
-    _refuse_too_many_again(sooner)
-    now = clock.now()
-    for key in sooner:
-        shown = (clock.iso(key.expires_at), clock.iso(ends_at))
-        had_expired = key.status_at(now) == EXPIRED
-        key.expires_at, key.updated_at = ends_at, now
-        if had_expired:
-            key_owner.refuse_known_to_leavers(key, now)
-        _record("key.edited", key, by, {"expires_at": shown})
-        key.save(only=key.dirty_fields)
-    return sooner
-
-
-def _refuse_too_many_again(keys: Iterable[Key]) -> None:
-    """Raises Conflict where those of the keys that have expired are too many to be live again."""
-    now = clock.now()
-    again = Counter(key.project_id for key in keys if key.status_at(now) == EXPIRED)
-    for project_id in sorted(again):
-        refuse_over_limit(projects.held(project_id), now, again[project_id])
 
 
 def _refuse_other_name(key: Key, confirm: str | None) -> None:
@@ -583,12 +537,15 @@ def as_dict(key: Key) -> KeyObject:
         "created_at": clock.iso(key.created_at),
         "updated_at": clock.iso(key.updated_at),
         "rotated_at": clock.iso(key.rotated_at),
+        "rotation_due_at": clock.iso(alert_rules.rotation_due_at(key)),
         "last_used_at": clock.iso(key.last_used_at),
         "last_used_ip": key.last_used_ip,
     }
 
 
-def _record(action: str, key: Key, by: Actor, changes: activity.Changes) -> None:
+def record(action: str, key: Key, by: Actor, changes: activity.Changes) -> None:
+    """Records what was done to the key, and settles the alerts that are so of the past."""
+    alerts.settle(action, key, changes)
     activity.record(
         action,
         by=by,

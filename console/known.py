@@ -25,7 +25,7 @@ QUERY = """
     SELECT s.digest, s.superseded_at, s.works_until, k.id, k.name, k.prefix, k.environment,
            k.permissions, k.ip_allowlist, k.plan, k.limit_per_minute, k.limit_per_hour,
            k.monthly_quota, p.plans, k.external_id, k.metadata, k.expires_at,
-           coalesce(k.revoked_at, p.archived_at), p.id, p.slug, o.id, o.email
+           k.auto_renew, coalesce(k.revoked_at, p.archived_at), p.id, p.slug, o.id, o.email
     FROM "secret" s JOIN "key" k ON k.id = s.key_id JOIN "project" p ON p.id = k.project_id
          LEFT JOIN "person" o ON o.id = k.owner_id
     WHERE {}
@@ -51,6 +51,7 @@ class Known:
     external_id: str | None
     metadata: dict[str, Any]
     expires_at: int | None
+    auto_renew: bool
     revoked_at: int | None  # or archived with its project
     project_id: str
     project: str  # its slug
@@ -152,8 +153,8 @@ def _look_up(sought: str, query: str = BY_DIGEST) -> Known | None:
     if row is None:
         return None
     (digest, superseded_at, works_until, key_id, name, prefix, environment, permissions, allowlist,
-     plan, per_minute, per_hour, quota, plans, external_id, metadata, expires_at, revoked_at,
-     project_id, slug, owner_id, owner) = row  # fmt: skip
+     plan, per_minute, per_hour, quota, plans, external_id, metadata, expires_at, auto_renew,
+     revoked_at, project_id, slug, owner_id, owner) = row  # fmt: skip
     terms = _Terms(environment, plan, per_minute, per_hour, quota, _shared(plans))
     return Known(
         digest=digest,
@@ -169,6 +170,7 @@ def _look_up(sought: str, query: str = BY_DIGEST) -> Known | None:
         external_id=external_id,
         metadata=_shared(metadata),
         expires_at=expires_at,
+        auto_renew=bool(auto_renew),
         revoked_at=revoked_at,
         project_id=sys.intern(project_id),
         project=sys.intern(slug),

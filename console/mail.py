@@ -114,11 +114,19 @@ def _address(text: str, name: str = "") -> Address:
 # --- send -----------------------------------------------------------------------------------
 
 
-def send(to: str, subject: str, text: str, *, timeout_seconds: float = TIMEOUT_SECONDS) -> None:
-    """Hands the message to the server, which delivers it. Raises NotSent."""
+def send(
+    to: str,
+    subject: str,
+    text: str,
+    *,
+    name: str | None = None,
+    timeout_seconds: float = TIMEOUT_SECONDS,
+) -> None:
+    """Hands the message to the server, which delivers it. What is sent again under the same `name`
+    (letters and digits) has the same Message-ID. Raises NotSent."""
     if not is_address(to):
         raise NotSent(f"Mail cannot be addressed to {to}.")
-    message = _message(to, subject, text)
+    message = _message(to, subject, text, name)
     with _connected(timeout_seconds) as server:
         server.send_message(message, _sender.addr_spec, [to])
 
@@ -129,13 +137,14 @@ def check(*, timeout_seconds: float) -> None:
         pass
 
 
-def _message(to: str, subject: str, text: str) -> EmailMessage:
+def _message(to: str, subject: str, text: str, name: str | None) -> EmailMessage:
     message = EmailMessage(POLICY)
     message["From"] = _sender
     message["To"] = _address(to)
     message["Subject"] = subject
     message["Date"] = formatdate(localtime=False)
-    message["Message-ID"] = make_msgid(domain=_sender.domain)
+    unique = f"<{name}@{_sender.domain}>" if name else make_msgid(domain=_sender.domain)
+    message["Message-ID"] = unique
     message["Auto-Submitted"] = "auto-generated"  # RFC 3834: no absence notes, thank you
     message.set_content(text)
     return message

@@ -29,6 +29,7 @@ LIVE, TEST = "live", "test"
 ENVIRONMENTS = (LIVE, TEST)
 CURRENT, PREVIOUS = "current", "previous"
 PENDING, DELIVERED, FAILED = "pending", "delivered", "failed"
+OPEN, ACKNOWLEDGED, MUTED = "open", "acknowledged", "muted"
 
 # Sorts after every real instant, so that "never expires" comes last.
 NEVER = 2**53
@@ -63,6 +64,10 @@ class Project(Base):
     )  # that new keys may have
     default_expiry = TextField(null=True)  # a duration such as 90d
     maximum_lifetime = TextField(null=True)
+    alerts = JSONField(default=dict, constraints=[SQL("DEFAULT '{}'")])  # see alert_rules.py
+    rotation_policy = JSONField(null=True)  # environment -> a duration such as 90d
+    calendar_digest = TextField(null=True)  # of its feed's link; see calendar_feed.py
+    calendar_made_at = BigIntegerField(null=True)
 
 
 class Person(Base):
@@ -199,6 +204,8 @@ class Key(Base):
     expires_order = BigIntegerField(constraints=_order_of("expires_at", NEVER))
     last_used_order = BigIntegerField(constraints=_order_of("last_used_at", 0))
     created_by = TextField(null=True, index=True)  # who made it, or whose key did; may be gone
+    renewal_period = TextField(null=True)  # a duration: how much later it ends once renewed
+    ends_set_at = BigIntegerField(null=True)  # when its end was last set; null: when it was made
 
     @property
     def project_plans(self) -> list[dict[str, Any]]:
@@ -218,6 +225,8 @@ Key.add_index(Key.project, Key.name_sort, Key.id)
 Key.add_index(Key.project, Key.created_at, Key.id)
 Key.add_index(Key.project, Key.expires_order, Key.id)
 Key.add_index(Key.project, Key.last_used_order, Key.id)
+# Which keys end soon, whoever's they are.
+Key.add_index(Key.index(Key.expires_at, where=Key.expires_at.is_null(False), name="key_ends"))
 
 
 class Secret(Base):
@@ -424,8 +433,91 @@ Delivery.add_index(
     )
 )
 
+
+class Alert(Base):
+    """What a person should know: one row for one cause within one window of time."""
+
+    id = TextField(primary_key=True)
+    project = ForeignKeyField(
+        Project, backref="alert_rows", null=True, on_delete="CASCADE", index=False
+    )
+    project_id: str | None  # None: it concerns the installation
+    key = ForeignKeyField(Key, backref="alert_rows", null=True, on_delete="CASCADE")
+    key_id: str | None
+    kind = TextField()  # alert_rules.KINDS
+    subject = TextField()  # the key's id, or an address
+    cause = TextField()  # which of several of its kind: 30d, hour
+    window_at = BigIntegerField()  # when the window began; of what tells of an end: that
+    state = TextField()  # open | acknowledged | muted
+    count = BigIntegerField(default=1)  # how often it was seen within the window
+    created_at = BigIntegerField()
+    last_at = BigIntegerField()
+    facts = JSONField(default=dict)
+    decided_at = BigIntegerField(null=True)
+    decided_by = TextField(null=True)  # the name of who set the state; null: it settled itself
+
+
+Alert.add_index(Alert.subject, Alert.kind, Alert.cause, Alert.window_at, unique=True)
+Alert.add_index(Alert.project, Alert.created_at, Alert.id)
+Alert.add_index(Alert.state, Alert.created_at, Alert.id)
+
+
+class Place(Base):
+    """A country or network that a key was let in from."""
+
+    key = ForeignKeyField(Key, on_delete="CASCADE", index=False)
+    key_id: str
+    kind = TextField()  # country | network
+    value = TextField()
+    first_at = BigIntegerField()
+    last_at = BigIntegerField(index=True)  # to the day, for retention
+
+    class Meta:
+        primary_key = CompositeKey("key", "kind", "value")
+
+
+class Letter(Base):
+    """One message to one person or service, by mail or Apprise: due, or done."""
+
+    id = TextField(primary_key=True)
+    channel = TextField()  # mail | apprise
+    recipient = TextField()
+    subject = TextField()
+    text = TextField()
+    status = TextField()  # pending | delivered | failed
+    attempts = IntegerField(default=0)
+    created_at = BigIntegerField(index=True)  # for retention
+    last_attempt_at = BigIntegerField(null=True)
+    next_attempt_at = BigIntegerField(null=True)  # null: it is done
+    leased_until = BigIntegerField(default=0)
+    error = TextField(null=True)
+
+
+Letter.add_index(
+    Letter.index(
+        Letter.next_attempt_at, where=Letter.next_attempt_at.is_null(False), name="letter_due"
+    )
+)
+
+
+class Job(Base):
+    """Something that is done again and again, by one process at a time. See jobs.py."""
+
+    name = TextField(primary_key=True)
+    holder = TextField(null=True)  # whoever does it now
+    leased_until = BigIntegerField(default=0)
+    next_at = BigIntegerField(default=0)
+    started_at = BigIntegerField(null=True)
+    finished_at = BigIntegerField(null=True)
+    done = BigIntegerField(default=0)  # by the present run, or the last one
+    position = BigIntegerField(default=0)  # up to where what is read one after the other was read
+    succeeded_at = BigIntegerField(null=True)
+    failed_at = BigIntegerField(null=True)
+    error = TextField(null=True)  # of the last run, where it failed
+
+
 TABLES = (
     Project, Person, RecoveryCode, Passkey, Identity, Membership, Session, Link, Throttle, Key,
     Secret, Entry, Usage, LimitCount, Attempt, Event, Chain, KeptAnswer, Drained, Change, Webhook,
-    Delivery,
+    Delivery, Alert, Place, Letter, Job,
 )  # fmt: skip

@@ -12,7 +12,7 @@ from typing import Any
 import peewee
 from peewee import fn
 
-from console import clock, db, journal, key_owner, keys, paging, person_rows
+from console import clock, db, journal, key_many, key_owner, keys, paging, person_rows
 from console.actor import Actor
 from console.errors import Invalid, Unknown
 from console.fields import clean_email
@@ -233,7 +233,7 @@ def revoke_keys(person_id: str, *, by: Actor) -> int:
     of = _Of(person_id)
     some = Key.select(Key.id).where(of.listed, of.settled == 0).order_by(Key.id).limit(AT_ONCE)
     return sum(
-        len(keys.revoke_many(together, by=by)) for together in _parts([key.id for key in some])
+        len(key_many.revoke(together, by=by)) for together in _parts([key.id for key in some])
     )
 
 

@@ -13,7 +13,7 @@ from peewee import fn
 from pydantic_core import to_json
 
 from console import clock, db, secret
-from console.models import DELIVERED, FAILED, PENDING, Delivery, Event, Project, Webhook
+from console.models import DELIVERED, FAILED, PENDING, Delivery, Event, Letter, Project, Webhook
 from console.outbound import Outcome
 
 EVERY = "*"
@@ -24,8 +24,8 @@ DELAYS = (
 )  # fmt: skip
 JITTER = 0.1
 LEASE = 30 * clock.SECOND  # longer than any attempt takes
+SLACK = clock.MINUTE  # by which the clocks of two machines may differ
 KEPT = 30 * clock.DAY
-PRUNE_BATCH = 500
 
 
 def covers(patterns: Iterable[str], action: str) -> bool:
@@ -87,12 +87,14 @@ def put(
     )
 
 
-def claim() -> Delivery | None:
+def claim(under_way: Iterable[str] = ()) -> Delivery | None:
     """A delivery that is due, and its webhook, which is leased until it is concluded: nothing else
-    is sent there meanwhile, by whatever process. Of several webhooks the one served longest ago."""
+    is sent there meanwhile, by whatever process. Of several webhooks the one served longest ago;
+    none to which this process sends just now, whatever the clock says of that lease."""
     now = clock.now()
     due = Delivery.select().where(Delivery.webhook == Webhook.id, Delivery.next_attempt_at <= now)
-    free = Webhook.select().where(Webhook.enabled, Webhook.leased_until <= now, fn.EXISTS(due))
+    is_free = Webhook.leased_until <= now, Webhook.id.not_in(list(under_way))
+    free = Webhook.select().where(Webhook.enabled, *is_free, fn.EXISTS(due))
     webhook = free.order_by(Webhook.leased_until, Webhook.id).first()
     return _lease(webhook, now) if webhook else None
 
@@ -121,16 +123,34 @@ def conclude(claimed: Delivery, outcome: Outcome, *, is_last: bool = False) -> N
     if delivery is None or (delivery.status != PENDING and outcome.error):
         return  # it was ended meanwhile, or who took over an old lease has delivered it
     delivery.response_status = outcome.status
-    delivery.error = outcome.error
     delivery.duration_ms = outcome.duration_ms
-    if outcome.error is None:
-        delivery.status, delivery.next_attempt_at = DELIVERED, None
-    elif is_last or delivery.attempts > len(DELAYS):
-        delivery.status, delivery.next_attempt_at = FAILED, None
-    else:
-        delay = DELAYS[delivery.attempts - 1] * random.uniform(1 - JITTER, 1 + JITTER)
-        delivery.next_attempt_at = now + round(delay)
+    note_attempt(delivery, outcome.error, now, is_last=is_last)
     delivery.save(only=delivery.dirty_fields)
+
+
+def note_attempt(
+    sent: Delivery | Letter, error: str | None, now: int, *, is_last: bool = False
+) -> None:
+    """What an attempt makes of what was sent: done, failed for good, or due again later."""
+    sent.error = error
+    if error is None:
+        sent.status, sent.next_attempt_at = DELIVERED, None
+    elif is_last or sent.attempts > len(DELAYS):
+        sent.status, sent.next_attempt_at = FAILED, None
+    else:
+        delay = DELAYS[sent.attempts - 1] * random.uniform(1 - JITTER, 1 + JITTER)
+        sent.next_attempt_at = now + round(delay)
+
+
+def hurry() -> None:
+    """After the clock was set back: what was to be tried again at a time that is now far off is due
+    at once, and no lease holds for longer than one may."""
+    now = clock.now()
+    with db.write():
+        far = now + LEASE + SLACK
+        Webhook.update(leased_until=0).where(Webhook.leased_until > far).execute()
+        early = (Delivery.created_at > now + SLACK) | (Delivery.last_attempt_at > now + SLACK)
+        Delivery.update(next_attempt_at=now).where(Delivery.next_attempt_at > now, early).execute()
 
 
 def end_pending(webhook: Webhook) -> None:
@@ -140,9 +160,8 @@ def end_pending(webhook: Webhook) -> None:
     Delivery.update(ended).where(*pending).execute()
 
 
-def prune() -> None:
-    """Deletes deliveries that have long been done, in small batches."""
+def prune(most: int) -> int:
+    """Deletes at most so many deliveries that have long been done; returns how many went."""
     old = Delivery.created_at < clock.now() - KEPT, Delivery.next_attempt_at.is_null()
-    while ids := [row.id for row in Delivery.select(Delivery.id).where(*old).limit(PRUNE_BATCH)]:
-        with db.write():
-            Delivery.delete().where(Delivery.id.in_(ids)).execute()
+    some = Delivery.select(Delivery.id).where(*old).limit(most)
+    return int(Delivery.delete().where(Delivery.id.in_(some)).execute())

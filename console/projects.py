@@ -13,8 +13,9 @@ import peewee
 from pydantic import AfterValidator, ConfigDict, Field
 from typing_extensions import TypedDict
 
-from console import activity, catalogue, clock, db, paging, plans, secret
+from console import activity, alert_rules, catalogue, clock, db, paging, plans, secret
 from console.actor import KEY, Actor
+from console.alert_rules import AlertRules, AlertRulesObject, RotationObject, RotationPolicy
 from console.catalogue import Catalogue, Offer, Preset, Presets
 from console.errors import Conflict, Forbidden, Invalid, Unknown
 from console.fields import Duration, Email, Fields, Instant, Name, OneOf, Whole, text_schema
@@ -101,7 +102,12 @@ ABOUT_MAXIMUM_LIFETIME = (
     "How far from now the end of a key may be set, at most 100y; null: as far as one likes, or "
     "never. Keys keep the end that they have"
 )
-ABOUT_ALERT_EMAIL = "The address of the team that is to hear of trouble with its keys"
+ABOUT_ALERT_EMAIL = "The address of the team: it is told what a key's owner is, of every key"
+ABOUT_ROTATION = (
+    "After how long a key's secret is due for a new one; `{}`: 90d for live keys and 180d for test "
+    "keys; null: none ever is. Keys that are due go on working"
+)
+ABOUT_ALERTS = "Of what people are told, and from when on. Only what is sent of it is changed"
 # In which of these what the fields say of the environment does not go together.
 NOT_TOGETHER: list[Any] = [
     {
@@ -141,6 +147,8 @@ class ProjectSettings(Fields):
     default_expiry: Duration | None = Field(None, description=ABOUT_DEFAULT_EXPIRY)
     maximum_lifetime: Duration | None = Field(None, description=ABOUT_MAXIMUM_LIFETIME)
     alert_email: Email | None = Field(None, description=ABOUT_ALERT_EMAIL)
+    rotation_policy: RotationPolicy | None = Field(None, description=ABOUT_ROTATION)
+    alerts: AlertRules = Field(AlertRules.read({}), description=ABOUT_ALERTS)
 
 
 class NewProject(ProjectSettings):
@@ -184,6 +192,8 @@ class ProjectFacts(TypedDict):
     default_expiry: Annotated[str | None, Field(description=ABOUT_DEFAULT_EXPIRY)]
     maximum_lifetime: Annotated[str | None, Field(description=ABOUT_MAXIMUM_LIFETIME)]
     alert_email: Annotated[str | None, Field(description=ABOUT_ALERT_EMAIL)]
+    rotation_policy: Annotated[RotationObject | None, Field(description=ABOUT_ROTATION)]
+    alerts: Annotated[AlertRulesObject, Field(description=ABOUT_ALERTS)]
 
 
 class ProjectObject(ProjectFacts):
@@ -224,6 +234,8 @@ def create(fields: Mapping[str, Any], *, by: Actor) -> Project:
         default_expiry=new.default_expiry,
         maximum_lifetime=new.maximum_lifetime,
         alert_email=new.alert_email,
+        rotation_policy=alert_rules.policy_as_dict(new.rotation_policy),
+        alerts=new.alerts.model_dump(exclude_unset=True),
         created_at=clock.now(),
     )
     _record(
@@ -350,6 +362,10 @@ def _differences(project: Project, change: ProjectChange) -> dict[str, tuple[Any
         wanted["permission_presets"] = catalogue.stored_presets(change.permission_presets)
     if change.sent("plans"):
         wanted["plans"] = plans.stored(change.plans)
+    if change.sent("alerts"):
+        wanted["alerts"] = alert_rules.changed(project, change.alerts)
+    if change.sent("rotation_policy"):
+        wanted["rotation_policy"] = alert_rules.policy_as_dict(change.rotation_policy)
     wanted["shows_environment"] = _environment_part(
         wanted["prefix"], wanted["key_format"], wanted["shows_environment"]
     )
@@ -445,6 +461,8 @@ def _facts(project: Project) -> ProjectFacts:
         "default_expiry": project.default_expiry,
         "maximum_lifetime": project.maximum_lifetime,
         "alert_email": project.alert_email,
+        "rotation_policy": project.rotation_policy,
+        "alerts": alert_rules.as_dict(project),
     }
 
 

@@ -40,13 +40,15 @@ from granian.server import mt
 from granian.server.common import AbstractServer
 
 from config import ConfigError
-from console.wire import BEFORE_ANSWER
+from console.wire import BEFORE_ANSWER, HOLD_BACK
 
 log = logging.getLogger(__name__)
 
 THREADS = 16
 # Answers of unknown length under way at once; whoever asks for one more is told to come back.
 LONG_ANSWERS = 64
+# Answers that are held back at once; one more is sent as it comes.
+HELD_BACK = 1_000
 # Long Python work in one thread gives way to waiting checks sooner than the default 5 ms.
 SWITCH_INTERVAL_SECONDS = 0.0005
 LISTENING_POLL_SECONDS = 0.01
@@ -164,7 +166,8 @@ class _Requests(CallbackScheduler):
         self.reading: dict[asyncio.Task[None], float] = {}  # until when
         self.loop.call_soon(self._end_slow_bodies)
         self.is_kept = False
-        self.later: queue.SimpleQueue[tuple[Wait, Any, Callable[[], None]]] = queue.SimpleQueue()
+        self.held_back = 0
+        self.later: queue.SimpleQueue[tuple[Wait, Any, Callable[[], object]]] = queue.SimpleQueue()
         threading.Thread(target=self._answer_later, name="later", daemon=True).start()
         self._schedule_fn = self._take
 
@@ -221,22 +224,36 @@ class _Requests(CallbackScheduler):
         """Calls the application; whatever goes wrong in it, the client has an answer."""
         started: list[Any] = []
         waits: list[Wait] = []
+        delays: list[float] = []
 
         def start_response(status: str, headers: Headers, exc_info: Any = None) -> None:
             started[:] = int(status[:3]), headers
 
         environ[BEFORE_ANSWER] = waits.append
+        environ[HOLD_BACK] = delays.append
         try:
             result = self.app(environ, start_response)
         except BaseException:
             log.exception("%s failed", environ["PATH_INFO"])
             _refuse(request, HTTPStatus.INTERNAL_SERVER_ERROR)
             return
+        answer: Callable[[], object] = partial(self._send, request, started, result)
+        if delays and self.held_back < HELD_BACK:
+            later = partial(self._hold_back, delays[0], answer)
+            answer = partial(self.loop.call_soon_threadsafe, later)
         if waits:
-            answer = partial(self._send, request, started, result)
             self.later.put((waits[0], request, answer))
         else:
-            self._send(request, started, result)
+            answer()
+
+    def _hold_back(self, seconds: float, answer: Callable[[], object]) -> None:
+        """Sends the answer so much later; no thread waits for it."""
+        self.held_back += 1
+        self.loop.call_later(seconds, self._let_go, answer)
+
+    def _let_go(self, answer: Callable[[], object]) -> None:
+        self.held_back -= 1
+        answer()
 
     def _answer_later(self) -> None:
         """Waits once for all answers that wait for the same, and sends them."""

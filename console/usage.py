@@ -13,7 +13,7 @@ from peewee import JOIN
 from pydantic import Field
 from typing_extensions import TypedDict
 
-from console import clock, db, journal, limits, projects
+from console import clock, journal, limits, projects
 from console.actor import Actor
 from console.fields import Fields, Instant, OneOf
 from console.key_fields import KeyUsage
@@ -28,7 +28,6 @@ PERIODS = {"24h": (HOUR, 24), "30d": (DAY, 30), "12mo": (MONTH, 12)}
 PERIOD_DEFAULT = "24h"
 # How long finer counts are kept; those of months stay.
 KEPT = {HOUR: 7 * clock.DAY, DAY: 400 * clock.DAY}
-PRUNE_BATCH = 1_000
 
 
 class UsageQuery(Fields):
@@ -122,16 +121,16 @@ def allowance_of(key: Key) -> Allowance | None:
         return None
 
 
-def prune() -> None:
-    """Deletes the counts by hour and by day that no period shows any more, in small batches."""
-    now = clock.now()
+def prune(most: int) -> int:
+    """Deletes at most so many counts by hour and by day that no period shows any more; returns how
+    many went."""
+    now, gone = clock.now(), 0
     row = peewee.Tuple(Usage.subject_id, Usage.unit, Usage.start_at)
     for unit, kept in KEPT.items():
         past = (Usage.unit == unit) & (Usage.start_at < now - kept)
-        some = Usage.select(Usage.subject_id, Usage.unit, Usage.start_at).where(past)
-        while some.exists():
-            with db.write():
-                Usage.delete().where(row.in_(some.limit(PRUNE_BATCH))).execute()
+        some = Usage.select(Usage.subject_id, Usage.unit, Usage.start_at).where(past).limit(most)
+        gone += Usage.delete().where(row.in_(some)).execute()
+    return gone
 
 
 class BucketObject(TypedDict):

@@ -11,7 +11,7 @@ import hmac
 import os
 import threading
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field
@@ -260,6 +260,32 @@ def deliveries(
     return _newest_first(Delivery, query, cursor, limit)
 
 
+def delivery_to_manage(webhook_id: str, delivery_id: str, *, by: Actor) -> Delivery:
+    """A delivery of the webhook. Raises Unknown, Forbidden."""
+    return _delivery_of(webhook_to_manage(webhook_id, by=by), delivery_id)
+
+
+def _delivery_of(webhook: Webhook, delivery_id: str) -> Delivery:
+    delivery = Delivery.get_or_none(Delivery.id == delivery_id, Delivery.webhook == webhook)
+    if delivery is None:
+        raise Unknown("There is no such delivery.")
+    return delivery
+
+
+class Standing(NamedTuple):
+    """How a webhook stands: its newest delivery, and how many wait to be sent."""
+
+    last: Delivery | None
+    waiting: int
+
+
+def standing(webhook: Webhook) -> Standing:
+    """Of a webhook that the actor was found to manage."""
+    its = Delivery.select().where(Delivery.webhook == webhook)
+    last = its.order_by(Delivery.created_at.desc(), Delivery.id.desc()).first()
+    return Standing(last, its.where(Delivery.next_attempt_at.is_null(False)).count())
+
+
 def _newest_first(model: Any, query: Any, cursor: str | None, limit: int) -> Page[Any]:
     newest = Order(model.created_at, int, lambda row: row.created_at)
     by_id = Order(model.id, str, lambda row: row.id)
@@ -366,9 +392,7 @@ def delete(webhook_id: str, *, by: Actor) -> None:
 def replay(webhook_id: str, delivery_id: str, *, by: Actor) -> Delivery:
     """The same message once more, as a delivery of its own. Raises Unknown, Forbidden, Conflict."""
     webhook = _enabled(webhook_id, by)
-    old = Delivery.get_or_none(Delivery.id == delivery_id, Delivery.webhook == webhook)
-    if old is None:
-        raise Unknown("There is no such delivery.")
+    old = _delivery_of(webhook, delivery_id)
     return outbox.put(webhook.id, old.event, old.payload, old.message_id)
 
 

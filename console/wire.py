@@ -37,6 +37,8 @@ REALM = "latchkey"
 # In a request's environ, where the server offers it: called with a function that waits, it has an
 # answer go out only after that has returned, while the thread that made the answer goes on.
 BEFORE_ANSWER = "latchkey.before_answer"
+# The same, called with seconds: by so much the server holds the answer back.
+HOLD_BACK = "latchkey.hold_back"
 EMPTY = "-"
 Headers = list[tuple[str, str]]
 Environ = Mapping[str, Any]
@@ -321,6 +323,24 @@ def rate_headers(allowance: Allowance, at: int) -> Headers:
     ]
 
 
+def expiry_header(verdict: Verdict) -> Headers:
+    """When the key that was presented ends (RFC 3339), `-` where it never does; none for a key that
+    is not known."""
+    if verdict.key is None:
+        return []
+    return [("X-Key-Expires", clock.iso(verdict.key.expires_at) or EMPTY)]
+
+
+def hold_back(environ: Environ, refused: Refused) -> None:
+    """Has the server hold the answer back, where the refusal asks for it; no thread waits."""
+    if isinstance(refused, Denied) and refused.verdict.delay_seconds:
+        environ.get(HOLD_BACK, _at_once)(refused.verdict.delay_seconds)
+
+
+def _at_once(seconds: float) -> None:
+    """A server that cannot hold an answer back sends it."""
+
+
 def identity_headers(verdict: Verdict) -> Headers:
     """Who is calling, for the service behind a proxy: always all of them, `-` where empty."""
     key = verdict.key
@@ -334,6 +354,7 @@ def identity_headers(verdict: Verdict) -> Headers:
         ("X-Key-Owner", _quoted(key.owner or "", "@+") or EMPTY),
         ("X-Key-Permissions", " ".join(key.permissions) or EMPTY),
         ("X-Key-External-Id", _quoted(key.external_id or "", "@+:/") or EMPTY),
+        *expiry_header(verdict),
         ("X-Request-Id", verdict.request_id),
     ]
 

@@ -1,7 +1,8 @@
-"""One background thread that sends what is due to webhooks, four messages at a time.
+"""One background thread: sends what is due to webhooks and people, and does the jobs, a step of one
+at a time.
 
-It alone talks to the database; a thread of its own sends each message. While there is no webhook it
-sleeps, and looks once in a minute whether another process has made one.
+It alone talks to the database; a thread of its own sends each message. Several processes share the
+work: each message and each job is one process's at a time, by a lease in the database.
 """
 
 import logging
@@ -9,30 +10,62 @@ import math
 import threading
 import time
 from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
-from console import db, outbound, outbox, webhooks
-from console.models import Delivery
+from console import (
+    audit,
+    clock,
+    db,
+    guessing,
+    jobs,
+    letterbox,
+    notices,
+    outbound,
+    outbox,
+    renewal,
+    retention,
+    watch,
+    webhooks,
+)
+from console.jobs import Lost, Task
+from console.models import Delivery, Letter
 from console.outbound import Outcome
 
 log = logging.getLogger(__name__)
 
 AT_ONCE = 4
+LETTERS_AT_ONCE = 2
 POLL_SECONDS = 1.0
+STEP_SECONDS = 0.01  # between two steps of a job, in which others write
 LOOK_SECONDS = 60.0
-PRUNE_SECONDS = 3_600.0
 STOP_SECONDS = 3.0
+FAULT = "could not be sent: the fault is ours, and in the log"
+TASKS: Sequence[Task] = (
+    renewal.TASK, notices.ENDS, watch.TASK, notices.AGE, retention.TASK,
+)  # fmt: skip
 
 
 class Worker:
-    """Sends what is due. `timeout_seconds` is what a receiver has to answer in."""
+    """Sends what is due and does `tasks`. `timeout_seconds` is what a receiver has to answer in."""
 
-    def __init__(self, timeout_seconds: float = outbound.TIMEOUT_SECONDS) -> None:
+    def __init__(
+        self,
+        timeout_seconds: float = outbound.TIMEOUT_SECONDS,
+        tasks: Sequence[Task] = TASKS,
+    ) -> None:
         self._timeout_seconds = timeout_seconds
-        self._under_way = 0  # claimed and not concluded
-        self._outcomes: deque[tuple[Delivery, Outcome]] = deque()
+        self._webhooks: set[str] = set()  # to which something is under way
+        self._letters: set[str] = set()  # that are under way
+        self._outcomes: deque[Callable[[], None]] = deque()
         self._stopped = threading.Event()
-        self._prune_at = -math.inf
-        self._thread = threading.Thread(target=self._run, name="webhooks", daemon=True)
+        self._has_webhooks, self._look_at = False, -math.inf
+        self._ask_at = dict.fromkeys((task.name for task in tasks), 0)
+        self._tasks = tasks
+        self._running: tuple[Task, Iterator[object]] | None = None
+        self._latest = 0  # instant
+        self._attempts_at = -math.inf
+        self._thread = threading.Thread(target=self._run, name="worker", daemon=True)
 
     def start(self) -> None:
         self._thread.start()
@@ -44,23 +77,37 @@ class Worker:
         webhooks.news.set()
         self._thread.join(STOP_SECONDS)
 
+    # --- messages -----------------------------------------------------------------------------
+
     def turn(self) -> int:
         """Concludes what was sent, and begins to send what is due. Returns how many are under way;
         `webhooks.news` is set when one of them is done. Raises PeeweeException."""
         self._conclude()
-        while self._under_way < AT_ONCE and (delivery := outbox.claim()):
-            self._under_way += 1
-            threading.Thread(target=self._send, args=[delivery], daemon=True).start()
-        return self._under_way
+        if time.monotonic() >= self._look_at:
+            self._has_webhooks = webhooks.any_yet()
+            self._look_at = time.monotonic() + LOOK_SECONDS
+        while (
+            self._has_webhooks
+            and len(self._webhooks) < AT_ONCE
+            and (delivery := outbox.claim(self._webhooks))
+        ):
+            self._webhooks.add(delivery.webhook_id)
+            self._begin(self._deliver, delivery)
+        while len(self._letters) < LETTERS_AT_ONCE and (letter := letterbox.claim(self._letters)):
+            self._letters.add(letter.id)
+            self._begin(self._post, letter)
+        return len(self._webhooks) + len(self._letters)
+
+    def _begin(self, send: Callable[..., None], what: Delivery | Letter) -> None:
+        threading.Thread(target=send, args=[what], daemon=True).start()
 
     def _conclude(self) -> None:
         while self._outcomes:
-            webhooks.conclude(*self._outcomes[0])
+            self._outcomes[0]()
             self._outcomes.popleft()
-            self._under_way -= 1
 
-    def _send(self, delivery: Delivery) -> None:
-        outcome = Outcome(None, "could not be sent: the fault is ours, and in the log")
+    def _deliver(self, delivery: Delivery) -> None:
+        outcome = Outcome(None, FAULT)
         try:
             outcome = outbound.post(
                 delivery.webhook.url,
@@ -73,39 +120,113 @@ class Worker:
         except Exception:
             log.exception("delivery %s", delivery.id)
         finally:
-            self._outcomes.append((delivery, outcome))
+            self._outcomes.append(partial(self._delivered, delivery, outcome))
             webhooks.news.set()
 
+    def _delivered(self, delivery: Delivery, outcome: Outcome) -> None:
+        webhooks.conclude(delivery, outcome)
+        self._webhooks.discard(delivery.webhook_id)
+
+    def _post(self, letter: Letter) -> None:
+        error: str | None = FAULT
+        try:
+            error = letterbox.send(letter)
+        except Exception:
+            log.exception("letter %s", letter.id)
+        finally:
+            self._outcomes.append(partial(self._posted, letter, error))
+            webhooks.news.set()
+
+    def _posted(self, letter: Letter, error: str | None) -> None:
+        letterbox.conclude(letter, error)
+        self._letters.discard(letter.id)
+
+    # --- jobs ---------------------------------------------------------------------------------
+
+    def step(self) -> bool:
+        """One step of the job that is under way, or of one that is due; whether there was any.
+
+        Raises PeeweeException where not even the failure can be written down.
+        """
+        if self._running is None:
+            self._running = self._claim()
+        if self._running is None:
+            return False
+        task, steps = self._running
+        error: str | None = None
+        try:
+            next(steps)
+            return True
+        except StopIteration:
+            pass
+        except Lost:
+            log.warning("the job %s went to another process", task.name)
+        except Exception as failure:
+            log.exception("the job %s failed", task.name)
+            error = str(failure) or type(failure).__name__
+        self._running = None
+        jobs.finish(task, error=error)
+        return True
+
+    def _claim(self) -> tuple[Task, Iterator[object]] | None:
+        now = clock.now()
+        for task in self._tasks:
+            if self._ask_at[task.name] > now:
+                continue
+            turn, self._ask_at[task.name] = jobs.claim(task)
+            if turn is not None:
+                return task, task.run(turn)
+        return None
+
+    def _mind_the_clock(self) -> None:
+        """When the clock was set back, nothing waits for the time that it showed before."""
+        now = clock.now()
+        if now < self._latest - clock.SECOND or not self._latest:
+            outbox.hurry()
+            letterbox.hurry()
+            self._ask_at = dict.fromkeys(self._ask_at, 0)
+            self._latest = now
+        self._latest = max(self._latest, now)
+
+    def _mind_the_attempts(self) -> None:
+        """What was counted in memory of keys that are not there is stored, and acted upon."""
+        if time.monotonic() >= self._attempts_at:
+            self._attempts_at = time.monotonic() + POLL_SECONDS
+            audit.store_attempts()
+            guessing.refresh()
+
+    # --- the thread ---------------------------------------------------------------------------
+
     def _run(self) -> None:
-        has_webhooks, look_at, failed = False, -math.inf, False
+        failed = False
         while not self._stopped.is_set():
+            is_busy = False
             try:
-                if time.monotonic() >= look_at:
-                    has_webhooks = webhooks.any_yet()
-                    look_at = time.monotonic() + LOOK_SECONDS
-                if has_webhooks or self._under_way:
-                    self.turn()
-                    self._prune()
+                self._mind_the_clock()
+                self._mind_the_attempts()
+                self.turn()
+                is_busy = self.step()
                 failed = False
             except Exception:
                 if not failed:
-                    log.exception("webhooks cannot be served; tried again each second")
+                    log.exception("the background work cannot go on; tried again each second")
                 failed = True
-            if webhooks.news.wait(POLL_SECONDS if has_webhooks or failed else LOOK_SECONDS):
+            if webhooks.news.wait(STEP_SECONDS if is_busy else POLL_SECONDS):
                 webhooks.news.clear()
-                look_at = -math.inf
+                self._look_at = -math.inf
         self._finish()
-
-    def _prune(self) -> None:
-        if time.monotonic() >= self._prune_at:
-            self._prune_at = time.monotonic() + PRUNE_SECONDS
-            outbox.prune()
 
     def _finish(self) -> None:
         until = time.monotonic() + STOP_SECONDS / 2
         try:
+            if self._running is not None:
+                task, steps = self._running
+                steps.close()  # type: ignore[attr-defined]
+                jobs.finish(task)
             self._conclude()
-            while self._under_way and webhooks.news.wait(max(0, until - time.monotonic())):
+            while (self._webhooks or self._letters) and webhooks.news.wait(
+                max(0, until - time.monotonic())
+            ):
                 webhooks.news.clear()
                 self._conclude()
         except Exception:
@@ -117,7 +238,7 @@ _worker: Worker | None = None
 
 
 def start() -> None:
-    """Serves webhooks from now on."""
+    """Does the background work from now on."""
     global _worker
     stop()
     _worker = Worker()

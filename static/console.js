@@ -172,8 +172,9 @@
     kept = [...dialog.childNodes];
     clearTimeout(forget);
     forget = setTimeout(() => { kept = null; }, 16000);
-    say({ words: "The key was not copied.", button: "Show it again", seconds: 15, act: () => {
-      if (!kept) return say({ words: "The key is gone. Rotate it to get another." });
+    const what = untaken().dataset.secret || "key";
+    say({ words: `The ${what} was not copied.`, button: "Show it again", seconds: 15, act: () => {
+      if (!kept) return say({ words: `The ${what} is gone. Rotate it to get another.` });
       dialog.replaceChildren(...kept);
       kept = null;
       dialog.showModal();
@@ -348,6 +349,22 @@
   };
   on("pointerover", near);
   on("focusin", near);
+  // A table that is fetched anew keeps the menu that is open.
+  let openMenu = null;
+  on("htmx:beforeSwap", ({ target }) => {
+    const menu = target.querySelector(".keys .menu:popover-open");
+    openMenu = menu && { row: menu.closest("tr").id, inset: menu.style.inset };
+  });
+  on("htmx:afterSwap", () => {
+    const button = openMenu && document.getElementById(openMenu.row)?.querySelector(".menu-button");
+    const { inset } = openMenu || {};
+    openMenu = null;
+    if (!button) return;
+    near({ target: button });
+    const menu = button.popoverTargetElement;
+    menu.style.inset = inset;
+    menu.showPopover({ source: button });
+  });
   const isPlain = ({ target }, without) => !target.closest(without) && getSelection().isCollapsed;
   on("click", (event) => {
     const row = isPlain(event, "a, button, input, .menu") && rowOf(event);

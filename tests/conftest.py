@@ -20,6 +20,7 @@ import config as settings
 from config import Config
 from console import (
     actor,
+    alerts,
     audit,
     chain,
     check,
@@ -36,9 +37,11 @@ from console import (
     signin,
 )
 from console.actor import Actor
+from console.alert_rules import UNUSED
+from console.alerts import Finding
 from console.errors import Refused
 from console.invitations import Sent
-from console.models import TABLES, Change, Key, Membership, Person, Project
+from console.models import TABLES, Alert, Change, Key, Membership, Person, Project
 from tests.server import RunningServer
 
 T = TypeVar("T")
@@ -231,6 +234,14 @@ def at_once(count: int, call: Callable[[int], T]) -> list[T | Refused]:
 
     with ThreadPoolExecutor(count) as pool:
         return list(pool.map(one, range(count)))
+
+
+def add_alert(key: Key) -> Alert:
+    """An open alert about the key: it is unused."""
+    finding = Finding(UNUSED, key, 0, facts={"unused_since": "2026-11-20T10:30:00Z"})
+    with db.write():
+        [alert] = alerts.report([finding], clock.now())
+    return alert
 
 
 def token_of(sent: Sent) -> str:

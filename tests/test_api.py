@@ -20,8 +20,8 @@ from tests.conftest import PASSWORD, V1, Call, Clock, MakeKey, assert_problem, s
 KEY_FIELDS = {
     "id", "name", "description", "project", "environment", "prefix", "owner", "status",
     "permissions", "ip_allowlist", "plan", "rate_limit", "monthly_quota", "expires_at",
-    "auto_renew", "external_id", "metadata", "created_at", "updated_at", "rotated_at",
-    "last_used_at", "last_used_ip",
+    "auto_renew", "renewal_period", "external_id", "metadata", "created_at", "updated_at",
+    "rotated_at", "rotation_due_at", "last_used_at", "last_used_ip",
 }  # fmt: skip
 ENTRY_FIELDS = {
     "id", "at", "key_id", "method", "endpoint", "ip", "country", "status", "code", "user_agent",
@@ -80,11 +80,13 @@ def test_create_key_answers_the_key_object_and_its_secret(call: Call, clock: Clo
         "monthly_quota": 1000,
         "expires_at": "2027-02-18T10:30:00Z",
         "auto_renew": False,
+        "renewal_period": None,
         "external_id": "team-7",
         "metadata": {"stage": "blue"},
         "created_at": "2026-11-20T10:30:00Z",
         "updated_at": "2026-11-20T10:30:00Z",
         "rotated_at": None,
+        "rotation_due_at": None,
         "last_used_at": None,
         "last_used_ip": None,
     }

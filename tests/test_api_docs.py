@@ -5,8 +5,11 @@ import json
 import re
 import shlex
 import subprocess
+import time
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,8 +32,12 @@ FRESH = {"slug": "fresh-{}", "email": "fresh-{}@example.com"}
 MADE_AT = {
     "/api/v1/webhooks/{webhook_id}/deliveries": "/api/v1/webhooks/{webhook_id}/test",
 }
+ALERTS, ALERT_SECONDS = "/api/v1/alerts", 30
 # What has to be done with a thing before the line can be run.
-FIRST = {"set_grace": "/api/v1/api-keys/{key_id}/rotate"}
+FIRST = {
+    "set_grace": "/api/v1/api-keys/{key_id}/rotate",
+    "remove_calendar_link": "/api/v1/projects/{slug}/calendar",
+}
 
 VARIABLE = re.compile(r"\$(?!LATCHKEY_)([A-Z_]+)")
 
@@ -295,6 +302,8 @@ class Shell:
 
     def make(self, collection: str, **inside: str) -> Any:
         """A new thing of the kind that is at this address, by the document's own example."""
+        if collection == ALERTS:
+            return self.alert()
         path = MADE_AT.get(collection, collection)
         operation = self.described["paths"][path]["post"]
         content = operation.get("requestBody", {}).get("content", {})
@@ -303,6 +312,19 @@ class Shell:
         for field in example.keys() & FRESH.keys():
             example[field] = FRESH[field].format(self.made)
         return self.call("POST", path.format(**inside), example)
+
+    def alert(self) -> Any:
+        """The one that comes of it when somebody goes on to use a key that was revoked."""
+        if not (found := self.call("GET", f"{ALERTS}?state=any")["data"]):
+            key = self.make("/api/v1/api-keys")
+            self.call("PATCH", f"/api/v1/api-keys/{key['id']}", {"status": "revoked"})
+            with suppress(urllib.error.HTTPError):
+                self.call("GET", "/api/v1/whoami", token=key["key"])
+        deadline = time.monotonic() + ALERT_SECONDS
+        while not found and time.monotonic() < deadline:
+            time.sleep(0.1)
+            found = self.call("GET", f"{ALERTS}?state=any")["data"]
+        return found[0]
 
     def variables(self, call: Shown) -> dict[str, str]:
         """What the line's variables stand for: things that were made for this one line."""

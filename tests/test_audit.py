@@ -6,7 +6,7 @@ import peewee
 import pytest
 from peewee import fn
 
-from console import audit, check, country, db, journal, keys, outcomes, search, secret
+from console import audit, check, country, db, journal, keys, outcomes, retention, search, secret
 from console import clock as time_of_day
 from console import usage as usage_counts
 from console.actor import Actor, command_line
@@ -547,10 +547,10 @@ def test_attempts_are_forgotten_after_a_week(make_key: MakeKey, clock: Clock) ->
     ask("x")
     audit.store_attempts()
     clock.move("6d")
-    audit.prune(90)
+    retention.prune_all()
     assert Attempt.select().count() == 1
     clock.move("1d")
-    audit.prune(90)
+    retention.prune_all()
     assert Attempt.select().count() == 0
 
 
@@ -563,6 +563,12 @@ def test_attempts_are_for_owners(owner: Actor, admin: Actor) -> None:
 # --- retention ------------------------------------------------------------------------------
 
 
+def pruned() -> tuple[int, int]:
+    """How many entries and events went."""
+    gone = retention.prune_all()
+    return gone["entries"], gone["events"]
+
+
 def test_prune_deletes_what_is_past_its_time_and_nothing_else(
     clock: Clock, make_key: MakeKey, operator: Actor
 ) -> None:
@@ -571,11 +577,11 @@ def test_prune_deletes_what_is_past_its_time_and_nothing_else(
     clock.move_ms(1)
     ask(text, endpoint="/kept")
     clock.move("90d")
-    assert audit.prune(90) == (1, 0)
+    assert pruned() == (1, 0)
     assert log(key, operator) == ["/kept"]
     assert usage(key)[2] == 2
     clock.move("275d")  # a year: the project's event and the key's go too
-    assert audit.prune(90) == (1, 2)
+    assert pruned() == (1, 2)
     assert Event.select().count() == 0
 
 
@@ -588,22 +594,21 @@ def test_prune_goes_in_batches_that_let_checks_through(
     clock.move("91d")
     ask(text, endpoint="/kept")
     transactions = 0
-    write = db.write
 
     def counted() -> Any:
         nonlocal transactions
         transactions += 1
-        return write()
+        return db.write()
 
-    monkeypatch.setattr(audit, "PRUNE_BATCH", 3)
-    monkeypatch.setattr(db, "write", counted)
-    assert audit.prune(90) == (7, 0)
-    assert transactions == 3 + 1  # and one for the counts by hour
+    monkeypatch.setattr(retention, "BATCH", 3)
+    steps = [step for step in retention.prune(counted) if step[1]]
+    assert steps == [("entries", 3), ("entries", 3), ("entries", 1), ("counts", 2)]
+    assert transactions == len(steps) + len(retention.PRUNED)  # and one that finds no more of each
     assert [entry.endpoint for entry in Entry.select()] == ["/kept"]
 
 
 def test_prune_on_an_empty_log_does_nothing(project: Project) -> None:
-    assert audit.prune(90) == (0, 0)
+    assert pruned() == (0, 0)
 
 
 # --- outcomes ---------------------------------------------------------------------------------

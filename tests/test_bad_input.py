@@ -241,7 +241,8 @@ REFUSED: list[tuple[str, dict[str, Any]]] = [
     ("expires_at", {"expires_in": "1d", "expires_at": "2027-01-01T00:00:00Z"}),
     *[("expires_in", {"expires_in": text}) for text in BAD_DURATIONS],
     *[("expires_at", {"expires_at": text}) for text in BAD_INSTANTS],
-    ("auto_renew", {"auto_renew": True}),
+    ("auto_renew", {"auto_renew": True}),  # without an end
+    *[("renewal_period", {"renewal_period": text}) for text in (*BAD_DURATIONS, "59m", "30d")],
     ("external_id", {"external_id": ""}),
     ("external_id", {"external_id": "x" * 256}),
     ("metadata", {"metadata": {"a": "x" * 4_096}}),
@@ -291,6 +292,7 @@ RIGHT: dict[str, tuple[Any, ...]] = {
     "rate_limit": (None, {}),  # no figures: as it is
     "monthly_quota": (None,),
     "auto_renew": (False,),
+    "renewal_period": (None,),
     "external_id": (None, "text"),
     "metadata": ({}, {"a": 1}),
 }
@@ -331,6 +333,7 @@ TEXT_FIELDS: dict[str, Callable[[str], dict[str, Any]]] = {
     "expires_in": lambda text: {"expires_in": text},
     "expires_at": lambda text: {"expires_at": text},
     "auto_renew": lambda text: {"auto_renew": text},
+    "renewal_period": lambda text: {"renewal_period": text},
 }
 FREE_TEXT = ("name", "description", "external_id", "metadata")
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from flask import Flask
 
-from console import activity, audit, chain, db, key_import, keys, projects
+from console import activity, chain, db, key_import, key_many, keys, projects, retention
 from console import clock as console_clock
 from console.actor import COMMAND, Actor
 from console.chain import Broken, Found
@@ -328,7 +328,7 @@ def test_retention_moves_the_start(app: Flask, clock: Clock) -> None:
     clock.move("365d")
     record(3)
     clock.move("1d")
-    assert audit.prune(90) == (0, 2)
+    assert retention.prune_all()["events"] == 2
     row = Chain.get()
     assert (row.start_id, row.start_hash) == (noted.id, noted.hash)
     found = chain.verify()
@@ -343,7 +343,7 @@ def test_retention_removes_no_event_from_the_middle(app: Flask, clock: Clock) ->
     record(1, at=old)
     record(2)
     record(3, at=old)
-    assert audit.prune(90)[1] == 1
+    assert retention.prune_all()["events"] == 1
     assert [event.target_name for event in Event.select().order_by(Event.id)] == ["2", "3"]
     assert chain.verify().broken is None
 
@@ -423,7 +423,7 @@ def test_events_of_several_at_once_are_one_chain(
     def change(number: int) -> None:
         for turn in range(6):
             keys.edit(key_ids[number % 4], {"description": f"{number} {turn}"}, by=operator)
-            keys.revoke_many(key_ids, by=operator)
+            key_many.revoke(key_ids, by=operator)
             keys.restore(key_ids[turn % 4], by=operator)
             projects.edit(project.slug, {"name": f"{number} {turn}"}, by=operator)
 

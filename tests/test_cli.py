@@ -510,15 +510,6 @@ def test_serve_prints_the_public_address_where_there_is_one(
     assert link.startswith("Become the owner: https://keys.example.com/setup?token=")
 
 
-def test_serve_names_a_setting_that_it_does_not_use_yet(
-    run: Run, served: list[tuple[str, int]], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("LATCHKEY_METRICS_TOKEN", "x")
-    assert (
-        run("serve").err == "LATCHKEY_METRICS_TOKEN is set, but this version does not use it yet.\n"
-    )
-
-
 # --- real processes -------------------------------------------------------------------------
 
 

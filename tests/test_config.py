@@ -30,6 +30,11 @@ SETTINGS = {
     "GEOIP_DATABASE": (__file__, Path(__file__)),
     "SMTP_URL": ("smtp://latchkey:p%40ss@mail.example.com:587", None),
     "MAIL_FROM": ("Latchkey <keys@example.com>", None),
+    "APPRISE_URLS": (
+        "json://a.example/ json://b.example/",
+        ("json://a.example/", "json://b.example/"),
+    ),
+    "METRICS_TOKEN": ("s3cret", None),
     "OIDC_ISSUER": ("http://127.0.0.1:9108", None),
     "OIDC_CLIENT_ID": ("keys", None),
     "OIDC_CLIENT_SECRET": (SECRET, None),
@@ -60,7 +65,6 @@ NEEDS = {
         for name in (*settings.OIDC_NEEDS, *settings.OIDC_MORE)
     },
 }
-LATER = ("METRICS_TOKEN",)
 
 
 def load(**given: str) -> Config:
@@ -88,6 +92,8 @@ def test_without_any_setting_the_defaults_hold(
         webhook_networks=Networks(()),
         smtp_url="",
         mail_from="",
+        apprise_urls=(),
+        metrics_token="",
         oidc_issuer="",
         oidc_client_id="",
         oidc_client_secret="",
@@ -96,13 +102,11 @@ def test_without_any_setting_the_defaults_hold(
         oidc_trust_email=False,
         oidc_role_claim="",
         oidc_roles=(),
-        not_yet_used=(),
     )
 
 
 def test_every_setting_is_in_this_table() -> None:
-    assert {field.name.upper() for field in fields(Config)} == {*SETTINGS, "NOT_YET_USED"}
-    assert settings.NOT_YET_USED == LATER
+    assert {field.name.upper() for field in fields(Config)} == {*SETTINGS}
 
 
 @pytest.mark.parametrize("name", SETTINGS)
@@ -121,14 +125,9 @@ def test_a_setting_is_read_from_a_file(name: str, tmp_path: Path) -> None:
     assert by_file == load(**{**more, name: SETTINGS[name][0]})
 
 
-@pytest.mark.parametrize("name", [*SETTINGS, *LATER])
+@pytest.mark.parametrize("name", SETTINGS)
 def test_an_empty_setting_is_no_setting(name: str) -> None:
     assert load(**{name: " ", f"{name}_FILE": ""}) == load()
-
-
-@pytest.mark.parametrize("name", LATER)
-def test_a_setting_of_a_later_version_is_accepted_and_noted(name: str) -> None:
-    assert load(**{name: "x"}).not_yet_used == (name,)
 
 
 NONSENSE = {
@@ -261,7 +260,7 @@ def test_an_unknown_setting_stops_the_start_and_its_value_is_not_shown() -> None
         load(SECRETKEY="hunter2")
     words = str(refusal.value)
     assert words.startswith("LATCHKEY_SECRETKEY is not a setting; the settings are ")
-    assert all(f"LATCHKEY_{name}" in words for name in (*SETTINGS, *LATER))
+    assert all(f"LATCHKEY_{name}" in words for name in SETTINGS)
     assert "hunter2" not in words
 
 

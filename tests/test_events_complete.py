@@ -13,7 +13,17 @@ from flask import Flask
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
-from console import db, first_owner, keys, links, passkeys, people, projects, secret, webhooks
+from console import (
+    db,
+    first_owner,
+    keys,
+    links,
+    passkeys,
+    people,
+    projects,
+    secret,
+    webhooks,
+)
 from console.actor import Actor, command_line
 from console.models import (
     TABLES,
@@ -34,7 +44,16 @@ from console.models import (
     Usage,
     Webhook,
 )
-from tests.conftest import PASSWORD, V1, add_person, add_second_factor, bearer, code_of, sign_in
+from tests.conftest import (
+    PASSWORD,
+    V1,
+    add_alert,
+    add_person,
+    add_second_factor,
+    bearer,
+    code_of,
+    sign_in,
+)
 from tests.test_passkeys import ORIGIN, Authenticator, text
 
 SHOP = "/projects/shop"
@@ -44,6 +63,7 @@ OUTSIDE = {"REMOTE_ADDR": "203.0.113.7"}
 NOT_CHANGES = (Entry, Usage, LimitCount, Attempt, Throttle, Drained)
 LOOKS_SECRET = re.compile(
     r"\b(?:sk|ot)_(?:live|test)_[0-9A-Za-z]{36}\b|whsec_[\w+/=]+|(?<=token=)[\w-]{20,}"
+    r"|(?<=/calendar/)[\w-]{20,}"
     r'|(?<="access_token":")[\w.-]+|\b(?:[a-z2-7]{4}-){5}[a-z2-7]{4}\b'
 )
 
@@ -78,6 +98,7 @@ class World:
             {"name": "Robot", "project": "shop", "permissions": ["keys:verify"]}, by=by
         )
         self.secrets.add(self.robot_secret)
+        self.alert = add_alert(Key.get_by_id(self.key.id)).id
         self.browser = sign_in(app, self.ada)
         self.visitor = app.test_client()
         self.token = self._token()
@@ -255,6 +276,44 @@ deed("api.delete_project", "project.deleted")(lambda w: w.api("DELETE", "/projec
 deed("projects.delete_project", "project.deleted")(
     lambda w: w.form("/projects/other/delete", confirm="other")
 )
+deed("api.make_calendar_link", "calendar.link_made")(
+    lambda w: w.api("POST", "/projects/shop/calendar")
+)
+deed("settings.make_calendar_link", "calendar.link_made")(
+    lambda w: w.form(f"{SHOP}/settings/calendar/link")
+)
+
+
+@deed("api.remove_calendar_link", "calendar.link_made", "calendar.link_removed")
+def _remove_link_by_script(w: World) -> TestResponse:
+    w.api("POST", "/projects/shop/calendar")
+    return w.api("DELETE", "/projects/shop/calendar")
+
+
+@deed("settings.remove_calendar_link", "calendar.link_made", "calendar.link_removed")
+def _remove_link(w: World) -> TestResponse:
+    w.form(f"{SHOP}/settings/calendar/link")
+    return w.form(f"{SHOP}/settings/calendar/remove")
+
+
+for state, told in (("acknowledged", "acknowledged"), ("muted", "muted")):
+    deed("api.change_alert", f"alert.{told}")(
+        lambda w, state=state: w.api("PATCH", f"/alerts/{w.alert}", {"state": state})
+    )
+deed("alerts.change_alert", "alert.muted")(
+    lambda w: w.form(f"/alerts/{w.alert}/state", state="muted")
+)
+
+
+@deed("alerts.change_alert", "alert.muted", "alert.reopened")
+def _open_alert_again(w: World) -> TestResponse:
+    w.form(f"/alerts/{w.alert}/state", state="muted")
+    return w.form(f"/alerts/{w.alert}/state", state="open")
+
+
+deed("alerts.acknowledge_alerts", "alert.acknowledged")(
+    lambda w: w.form("/alerts/acknowledge", alert=w.alert)
+)
 deed("api.add_member", "member.added")(
     lambda w: w.api("POST", "/projects/shop/members", {"email": w.eve.name, "role": "viewer"})
 )
@@ -292,6 +351,26 @@ deed("api.edit_webhook", "webhook.edited")(
 deed("api.delete_webhook", "webhook.deleted")(lambda w: w.api("DELETE", f"/webhooks/{w.hook.id}"))
 deed("api.rotate_webhook_secret", "webhook.secret_rotated")(
     lambda w: w.api("POST", f"/webhooks/{w.hook.id}/rotate-secret", {"grace_period": "24h"})
+)
+HOOKS = f"{SHOP}/webhooks"
+deed("webhooks.create_webhook", "webhook.created")(
+    lambda w: w.form(f"{HOOKS}/new", url="https://x.example.com/secret-path", told="all")
+)
+deed("webhooks.edit_webhook", "webhook.edited")(
+    lambda w: w.form(f"{HOOKS}/{w.hook.id}/edit", url="https://x.example.com/secret-path")
+)
+deed("webhooks.disable_webhook", "webhook.edited")(lambda w: w.form(f"{HOOKS}/{w.hook.id}/disable"))
+
+
+@deed("webhooks.enable_webhook", "webhook.edited", "webhook.edited")
+def _enable_webhook(w: World) -> TestResponse:
+    w.form(f"{HOOKS}/{w.hook.id}/disable")
+    return w.form(f"{HOOKS}/{w.hook.id}/enable")
+
+
+deed("webhooks.delete_webhook", "webhook.deleted")(lambda w: w.form(f"{HOOKS}/{w.hook.id}/delete"))
+deed("webhooks.rotate_webhook_secret", "webhook.secret_rotated")(
+    lambda w: w.form(f"{HOOKS}/{w.hook.id}/rotate-secret", grace_period="24h")
 )
 
 # --- people -----------------------------------------------------------------------------------
@@ -458,6 +537,7 @@ deed("passkeys.remove_passkey", "person.passkey_removed")(
 # What changes nothing that anybody would want to read of later.
 NO_EVENT = {
     "api.report_outcomes", "api.replay_delivery", "api.test_webhook",
+    "webhooks.replay_delivery", "webhooks.test_webhook",
     "confirm.confirm_presence", "confirm.confirm_with_passkey", "confirm.begin_confirming",
     "access.begin_sign_in", "passkeys.begin_adding",
     "integrate.test_key", "keys.show_actions", "keys.export_many", "keys.preview_key",
@@ -470,7 +550,9 @@ APART = {"access.set_up", "links.forgot"}
 # Whose answers hold a secret that was made just now.
 SHOW_A_SECRET = {
     "api.create_key", "keys.create_key", "api.rotate_key", "keys.rotate_key",
+    "webhooks.create_webhook", "webhooks.rotate_webhook_secret",
     "api.create_webhook", "api.rotate_webhook_secret", "api.create_access_token",
+    "api.make_calendar_link", "settings.make_calendar_link",
     "members.add_member", "members.invite_member", "people.create_person", "api.invite_person",
     "people.invite_person", "api.reset_password", "people.reset_password",
     "account.add_second_factor", "account.make_recovery_codes",

@@ -550,6 +550,7 @@ def test_a_good_key_is_answered_by_who_it_is(
         "X-Key-Owner": "ada@example.com",
         "X-Key-Permissions": "a:b c:*",
         "X-Key-External-Id": "customer/%C3%A9%207",
+        "X-Key-Expires": "-",
         "X-Request-Id": entry.request_id,
         "Cache-Control": "no-store",
         "Content-Length": "0",

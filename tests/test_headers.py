@@ -15,7 +15,7 @@ from console import create_app, journal, webhooks
 from console.actor import Actor
 from console.models import TABLES, Passkey, Session
 from console.web.protection import HEADERS
-from tests.conftest import PASSWORD, V1, MakeKey, bearer
+from tests.conftest import PASSWORD, V1, MakeKey, add_alert, bearer
 from tests.routes import routes
 
 HTMX = {"HX-Request": "true", "HX-Target": "dialog"}
@@ -23,6 +23,7 @@ HTMX = {"HX-Request": "true", "HX-Target": "dialog"}
 NEEDS_MORE_THAN_A_SESSION = {
     "access.join", "access.set_up", "links.log_in_by_link", "links.reset_password",
     "account.make_recovery_codes", "account.remove_second_factor", "api.rate_limit", "api.whoami",
+    "calendar.show_feed",
 }  # fmt: skip
 
 
@@ -48,6 +49,8 @@ def values(make_key: MakeKey, signed_in: FlaskClient, owner: Actor) -> dict[str,
         "name": "nginx.conf",
         "person_id": str(owner.id),
         "webhook_id": webhook.id,
+        "delivery_id": webhooks.test(webhook.id, by=owner).id,
+        "alert_id": add_alert(key).id,
         "secret": secret,
     }
 

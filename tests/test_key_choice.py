@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from console import check, key_choice, keys
+from console import check, key_choice, key_many, keys
 from console.actor import Actor
 from console.errors import Conflict, Forbidden, Invalid, Unknown
 from console.models import Event, Key, Project
@@ -28,11 +28,11 @@ def ask(secret: str, ip: str = "203.0.113.7") -> str:
 
 
 def revoke(ids: list[str], by: Actor) -> list[Key]:
-    return keys.revoke_many(ids, by=by)
+    return key_many.revoke(ids, by=by)
 
 
 def extend(ids: list[str], by: Actor) -> list[Key]:
-    return keys.extend_many(ids, {"expires_in": "1y"}, by=by)
+    return key_many.extend(ids, {"expires_in": "1y"}, by=by)
 
 
 CHANGES = pytest.mark.parametrize("change", [revoke, extend])
@@ -47,7 +47,7 @@ def test_all_of_them_stop_at_once_and_each_leaves_an_event(
     made = [make_key(name=name) for name in "abc"]
     revoked, _ = made[1]
     keys.revoke(revoked.id, by=operator)
-    changed = keys.revoke_many([key.id for key, _ in made], by=operator)
+    changed = key_many.revoke([key.id for key, _ in made], by=operator)
     assert [key.name for key in changed] == ["a", "c"]
     assert [ask(secret) for _, secret in made] == ["API_KEY_REVOKED"] * 3
     for key, _ in made:
@@ -63,7 +63,7 @@ def test_to_extend_takes_no_time_from_a_key(
     }
     before = {name: stored(key).expires_at for name, key in made.items()}
     clock.move("2d")
-    changed = keys.extend_many([key.id for key in made.values()], {"expires_in": "1y"}, by=operator)
+    changed = key_many.extend([key.id for key in made.values()], {"expires_in": "1y"}, by=operator)
     assert [key.name for key in changed] == ["ended", "sooner"]
     for name in ("ended", "sooner"):
         key = stored(made[name])
@@ -82,7 +82,7 @@ def test_to_extend_takes_no_time_from_a_key(
 def test_an_extended_key_that_is_revoked_stays_so(make_key: MakeKey, operator: Actor) -> None:
     key, secret = make_key(expires_in="1d")
     keys.revoke(key.id, by=operator)
-    keys.extend_many([key.id], {"expires_at": "2027-01-01T00:00:00Z"}, by=operator)
+    key_many.extend([key.id], {"expires_at": "2027-01-01T00:00:00Z"}, by=operator)
     assert keys.as_dict(stored(key))["expires_at"] == "2027-01-01T00:00:00Z"
     assert ask(secret) == "API_KEY_REVOKED"
 
@@ -103,7 +103,7 @@ def test_an_end_that_makes_no_sense_is_refused_by_name(
 ) -> None:
     key, _ = make_key(expires_in="1d")
     with pytest.raises(Invalid) as refused:
-        keys.extend_many([key.id], fields, by=operator)
+        key_many.extend([key.id], fields, by=operator)
     assert list(refused.value.fields) == [field]
     assert events(key) == []
 
@@ -200,7 +200,7 @@ def test_those_who_revoke_the_same_keys_at_once_leave_one_event_each(
 ) -> None:
     made = [make_key(name=str(n))[0].id for n in range(5)]
     orders = [made, made[::-1]]
-    changed = at_once(6, lambda n: keys.revoke_many(orders[n % 2], by=operator))
+    changed = at_once(6, lambda n: key_many.revoke(orders[n % 2], by=operator))
     assert sorted(len(one) for one in changed if isinstance(one, list)) == [0, 0, 0, 0, 0, 5]
     assert Event.select().where(Event.action == "key.revoked").count() == 5
 
@@ -223,7 +223,7 @@ def test_a_revocation_tells_who_was_used_last_and_who_is_revoked(
     assert told.recent[0].last_used_ip == "192.0.2.9"
     assert [key.name for key in told.revoked] == ["revoked"]
     assert len(told.keys) == 5
-    changed = keys.revoke_many(ids, by=operator)
+    changed = key_many.revoke(ids, by=operator)
     assert [key.id for key in changed] == [key.id for key in told.stopping]
 
 
@@ -243,7 +243,7 @@ def test_an_extension_tells_who_works_longer_and_who_stays(
     }  # fmt: skip
     for name, names in shown.items():
         assert [key.name for key in getattr(told, name)] == names, name
-    changed = keys.extend_many(ids, {"expires_in": "1y"}, by=operator)
+    changed = key_many.extend(ids, {"expires_in": "1y"}, by=operator)
     assert [key.id for key in changed] == [key.id for key in told.extended]
     undecided = key_choice.prolongation(ids, "shop", {}, by=operator)
     assert undecided.ends_at is None

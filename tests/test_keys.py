@@ -91,11 +91,13 @@ def test_create_stores_what_was_sent(
         "monthly_quota": 1000,
         "expires_at": "2027-02-18T10:30:00Z",
         "auto_renew": False,
+        "renewal_period": None,
         "external_id": "customer-7",
         "metadata": {"team": "growth", "tags": [1, None, True]},
         "created_at": "2026-11-20T10:30:00Z",
         "updated_at": "2026-11-20T10:30:00Z",
         "rotated_at": None,
+        "rotation_due_at": None,
         "last_used_at": None,
         "last_used_ip": None,
     }
@@ -163,7 +165,9 @@ BAD_SETTINGS: list[tuple[str, dict[str, Any]]] = [
     ("expires_at", {"expires_at": "9999-12-31T23:59:59-23:59"}),
     ("expires_at", {"expires_at": "9999-12-31T23:59:59.5Z"}),
     ("expires_at", {"expires_at": "2027-01-01T00:00:00Z", "expires_in": "1d"}),
-    ("auto_renew", {"auto_renew": True}),
+    ("auto_renew", {"auto_renew": True, "expires_at": None}),
+    ("renewal_period", {"renewal_period": "30d"}),
+    ("renewal_period", {"expires_in": "2d", "auto_renew": True, "renewal_period": "59m"}),
     ("external_id", {"external_id": ""}),
     ("external_id", {"external_id": "x" * 256}),
     ("external_id", {"external_id": "a\nb"}),
@@ -395,7 +399,8 @@ def test_edit_changes_what_is_sent_and_nothing_else(
 
 SETTABLE = (
     "name", "description", "project", "environment", "permissions", "ip_allowlist", "plan",
-    "rate_limit", "monthly_quota", "expires_at", "auto_renew", "external_id", "metadata",
+    "rate_limit", "monthly_quota", "expires_at", "auto_renew", "renewal_period", "external_id",
+    "metadata",
 )  # fmt: skip
 
 

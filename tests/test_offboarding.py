@@ -7,7 +7,7 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
-from console import check, key_import, key_owner, keys, offboarding, people
+from console import check, key_import, key_many, key_owner, keys, offboarding, people
 from console.actor import Actor
 from console.errors import Conflict, Forbidden, Invalid, NotFresh, Refused, Unknown
 from console.models import Event, Key, Person, Project
@@ -513,7 +513,7 @@ def test_a_stopped_key_whose_secret_a_leaver_knows_is_rotated_before_it_works_ag
     with pytest.raises(Conflict, match="Somebody who has left knows the secret of Late"):
         keys.edit(late.id, {"expires_in": "90d"}, by=owner)
     with pytest.raises(Conflict, match="Somebody who has left knows the secret of Late"):
-        keys.extend_many([late.id], {"expires_in": "90d"}, by=owner)
+        key_many.extend([late.id], {"expires_in": "90d"}, by=owner)
     _, new, _ = keys.rotate(key.id, {}, by=owner)
     keys.restore(key.id, by=owner)
     codes = [checked(check.Request(text, request_id="r")).code for text in (secret, new)]

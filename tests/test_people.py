@@ -17,6 +17,7 @@ from console import (
     first_owner,
     invitations,
     journal,
+    key_many,
     keys,
     members,
     offboarding,
@@ -613,7 +614,7 @@ def test_nobody_waits_for_each_other_in_a_circle(
         ),
         lambda number: keys.edit(ids[number % 6], {"owner": member.name}, by=owner),
         lambda number: offboarding.hand_over_keys(member.id or "", owner.name, by=owner),
-        lambda number: keys.extend_many(reversed(ids), {"expires_in": f"{number + 1}d"}, by=owner),
+        lambda number: key_many.extend(reversed(ids), {"expires_in": f"{number + 1}d"}, by=owner),
         lambda number: keys.create({"name": "New", "project": "shop"}, by=member),
     ]
     for turn in range(4):

@@ -12,12 +12,23 @@ from flask import Flask
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
-from console import clock, db, journal, keys, people, projects, secret, signin, webhooks
+from console import (
+    calendar_feed,
+    clock,
+    db,
+    journal,
+    keys,
+    people,
+    projects,
+    secret,
+    signin,
+    webhooks,
+)
 from console.actor import ADMIN_ROLE, MEMBER, VIEWER, Actor, command_line
 from console.api.calls import CALLS
 from console.models import Delivery, Entry, Key, Membership, Person, Project, Webhook
 from console.permissions import CONSOLE
-from tests.conftest import PASSWORD, V1, add_person, bearer, sign_in
+from tests.conftest import PASSWORD, V1, add_alert, add_person, bearer, sign_in
 from tests.server import ROOT
 
 DOCUMENT = (ROOT / "docs/permissions.md").read_text()
@@ -26,12 +37,13 @@ PEOPLE = (OWNER, ADMIN_ROLE, MEMBER, VIEWER, NO_ROLE)
 YES, OWN, NO, REFUSED, NOT_THERE, NO_DOOR = "yes", "own", "no", "403", "404", "–"
 ANY, NEVER = "any", "never"
 PLACE = re.compile(r"\{(\w+)\}")
-# Where nobody has signed in yet, and what shows or changes nothing of a project.
+# Where nobody has signed in yet, what shows or changes nothing of a project, and what is opened by
+# its address alone.
 OPEN_PAGES = {
     "GET /setup", "POST /setup", "GET /login", "POST /login", "GET /invitation", "POST /invitation",
     "GET /forgot", "POST /forgot", "GET /reset", "POST /reset", "GET /login-link",
-    "POST /login-link", "GET /healthz", "GET /readyz", "GET /static/{}", "POST /theme",
-    "POST /logout",
+    "POST /login-link", "GET /healthz", "GET /readyz", "GET /metrics", "GET /static/{}",
+    "POST /theme", "POST /logout", "GET /calendar/{}.ics",
 }  # fmt: skip
 OPEN = ("/login/",)
 ONES_OWN = ("/account", "/confirm")  # one's account: nobody else's is reached there
@@ -167,6 +179,8 @@ class World:
             "own_key": own_key,
             "entry": self.entry(key),
             "own_entry": self.entry(own_key),
+            "alert": add_alert(Key.get_by_id(key)).id,
+            "own_alert": add_alert(Key.get_by_id(own_key)).id,
             "webhook": webhook.id,
             "delivery": self.delivery(webhook),
             "person": person.id,
@@ -311,9 +325,14 @@ BODIES = {
     "Hand over one of a person's keys": Bodies({"owner": "owner@example.com"}),
     "Hand over a person's keys": Bodies({"owner": "owner@example.com"}),
     "Create a webhook": Bodies(
-        json={"project": "{slug}", "url": "https://hooks.example.com/y", "events": ["*"]}
+        {"url": "https://hooks.example.com/y", "told": "all"},
+        {"project": "{slug}", "url": "https://hooks.example.com/y", "events": ["*"]},
     ),
-    "Change a webhook": Bodies(json={"description": "New"}),
+    "Change a webhook": Bodies({"description": "New"}, {"description": "New"}),
+    "Disable a webhook": Bodies({}, {"enabled": False}),
+    "Enable a webhook": Bodies({}, {"enabled": True}),
+    "Acknowledge, mute or open an alert": Bodies({"state": "muted"}, {"state": "muted"}),
+    "Acknowledge several alerts": Bodies({"alert": "{alert}"}),
 }
 # What has to be so before the operation makes sense.
 BEFORE: dict[str, Callable[[dict[str, str]], Any]] = {
@@ -324,6 +343,7 @@ BEFORE: dict[str, Callable[[dict[str, str]], Any]] = {
         keys.edit(one, {"expires_in": "1d"}, by=command_line())
         for one in (ids["key"], ids["own_key"])
     ],
+    "Remove a calendar link": lambda ids: calendar_feed.make_link(ids["slug"], by=command_line()),
     "Restore a project": lambda ids: projects.edit(
         ids["slug"], {"archived": True}, by=command_line()
     ),
@@ -333,6 +353,9 @@ BEFORE: dict[str, Callable[[dict[str, str]], Any]] = {
     "Delete a person": lambda ids: keys.delete(ids["left"], by=command_line()),
     "Enable a person": lambda ids: people.edit(
         ids["person"], {"disabled": True}, by=command_line()
+    ),
+    "Enable a webhook": lambda ids: webhooks.edit(
+        ids["webhook"], {"enabled": False}, by=command_line()
     ),
     "Remove a person's second factor": lambda ids: (
         Person.update(totp_secret=b"sealed").where(Person.id == ids["person"]).execute()
@@ -353,7 +376,9 @@ def prepared(world: World, operation: Operation) -> dict[str, str]:
 
 
 def as_own(ids: dict[str, str]) -> dict[str, str]:
-    return {**ids, "key": ids["own_key"], "entry": ids["own_entry"]}
+    return {
+        **ids, "key": ids["own_key"], "entry": ids["own_entry"], "alert": ids["own_alert"]
+    }  # fmt: skip
 
 
 def word(answer: TestResponse) -> str:
@@ -380,6 +405,8 @@ def test_people_may_do_what_the_table_says(world: World, operation: Operation) -
 WITHOUT_A_FORM = {
     "Preview a key's form", "Choose what to do with several keys", "Revoke several keys",
     "Extend several keys", "See how secrets would look", "Change a project's settings",
+    "Test a webhook", "Send a delivery again", "Acknowledge, mute or open an alert",
+    "Acknowledge several alerts",
 }  # fmt: skip
 
 
@@ -449,7 +476,7 @@ def test_without_a_credential_nothing_is_done(
 
 # --- what is not theirs ---------------------------------------------------------------------
 
-IDS = ("key", "entry", "webhook", "delivery", "person", "invited", "slug", "left")
+IDS = ("key", "entry", "alert", "webhook", "delivery", "person", "invited", "slug", "left")
 
 
 def ids_of(at: tuple[str, str] | None) -> list[str]:
@@ -519,7 +546,7 @@ def test_what_is_anothers_is_not_there_for_a_member(
     """In their own project, too; the ids in bodies included."""
     world.sign_in(MEMBER)
     ids = prepared(world, operation)
-    missing = {"key": "key_missing", "entry": "999999"}
+    missing = {"key": "key_missing", "entry": "999999", "alert": "alr_missing"}
     for send, at in ((world.submit, operation.browser), (world.send, operation.api)):
         if at is None:
             continue
@@ -528,7 +555,7 @@ def test_what_is_anothers_is_not_there_for_a_member(
             with statements(monkeypatch) as run:
                 answer = send(operation, {**ids, **foreign}, MEMBER)
             shown = answer.text
-            for one in (*missing.values(), ids["key"], ids["entry"]):
+            for one in (*missing.values(), *(ids[name] for name in missing)):
                 shown = without_names(shown, one)
             told.append((answer.status_code, shown, list(run)))
         assert told[0] == told[1], send.__name__

@@ -12,6 +12,7 @@ from console import (
     key_choice,
     key_import,
     key_list,
+    key_many,
     keys,
     overview,
     projects,
@@ -200,7 +201,7 @@ def test_no_end_may_be_set_beyond_the_maximum(
             f"keys.0.{field}": TOO_LATE}  # fmt: skip
     for extend in (
         lambda: key_choice.prolongation([key.id], "shop", {"expires_in": "31d"}, by=operator),
-        lambda: keys.extend_many([key.id], {"expires_in": "31d"}, by=operator),
+        lambda: key_many.extend([key.id], {"expires_in": "31d"}, by=operator),
     ):
         assert fields_of(extend) == {"expires_in": TOO_LATE}
     for sent in ({"expires_in": "30d"}, {"expires_at": LATEST}):
@@ -278,7 +279,7 @@ NOT_WHILE_ARCHIVED: dict[str, Callable[[Key, Actor], Any]] = {
     "import": lambda key, by: take_over(by),
     "edit": lambda key, by: keys.edit(key.id, {"name": "New"}, by=by),
     "enable": lambda key, by: keys.restore(key.id, by=by),
-    "extend": lambda key, by: keys.extend_many([key.id], {"expires_in": "30d"}, by=by),
+    "extend": lambda key, by: key_many.extend([key.id], {"expires_in": "30d"}, by=by),
     "rotate": lambda key, by: keys.rotate(key.id, {}, by=by),
     "extend the grace": lambda key, by: keys.set_grace(key.id, {"grace_period": "7d"}, by=by),
     "its settings": lambda key, by: settings(by, name="New"),
@@ -311,7 +312,7 @@ def test_what_stops_a_key_can_be_done_while_archived(
     archive(operator)
     keys.set_grace(key.id, {"grace_period": None}, by=operator)
     keys.revoke(key.id, by=operator)
-    keys.revoke_many([other.id], by=operator)
+    key_many.revoke([other.id], by=operator)
     for one in (key, other):
         assert keys.held(one.id).revoked_at is not None
         keys.delete(one.id, by=operator)

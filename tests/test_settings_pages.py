@@ -205,7 +205,7 @@ def test_a_mistake_is_told_beside_its_field_and_nothing_is_saved(
         assert answer.status_code == 422
         assert told in words(answer) and "Nothing was saved: see above" in words(answer)
         assert kept is None or kept in answer.text
-        assert answer.text.count("<section") == (1 if headers else 9)
+        assert answer.text.count("<section") == (1 if headers else 11)
         assert answer.text.count('role="alert"') == 1
     assert state("shop") == before
 
@@ -295,7 +295,7 @@ def test_whoever_saves_second_is_told_and_loses_nothing(app: Flask, signed_in: F
     assert (mistake.status_code, seen_in(mistake, "permissions")) == (422, opened[1])
     for headers in ({}, ALONE):
         told = other.post(f"{SETTINGS}/permissions", data=second, headers=headers)
-        assert told.status_code == 409 and told.text.count("<section") == (1 if headers else 8)
+        assert told.status_code == 409 and told.text.count("<section") == (1 if headers else 10)
         assert "Somebody changed this since you opened it. Nothing was saved" in words(told)
         assert "tasks:read (View tasks)" in words(told)
         assert values(told, "permission_catalogue.name") == ["tasks:write"]

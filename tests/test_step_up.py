@@ -8,7 +8,7 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
-from console import key_import, keys, sessions
+from console import key_import, key_many, keys, sessions
 from console.actor import Actor
 from console.errors import Forbidden, NotFresh
 from console.models import Event, Key, Passkey, Person
@@ -241,7 +241,7 @@ def test_a_key_that_opens_the_console_is_changed_by_who_is_there(
         lambda: keys.edit(mighty.id, {"permissions": []}, by=weary),
         lambda: keys.edit(plain.id, {"permissions": held}, by=weary),
         lambda: keys.set_grace(mighty.id, {"grace_period": "7d"}, by=weary),
-        lambda: keys.extend_many(ids, {"expires_in": "1y"}, by=weary),
+        lambda: key_many.extend(ids, {"expires_in": "1y"}, by=weary),
     ):
         with pytest.raises(NotFresh):
             work()
@@ -259,7 +259,7 @@ def test_a_plain_key_asks_nothing(weary: Actor, make_key: MakeKey) -> None:
     keys.edit(key.id, {"name": "New", "permissions": ["tasks:read"]}, by=weary)
     keys.revoke(key.id, by=weary)
     keys.restore(key.id, by=weary)
-    assert keys.extend_many([key.id], {"expires_in": "1y"}, by=weary)
+    assert key_many.extend([key.id], {"expires_in": "1y"}, by=weary)
 
 
 def test_who_may_not_is_told_so_first(member: Actor, make_key: MakeKey, clock: Clock) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from flask.testing import FlaskClient
 
-from console import check, keys, usage
+from console import check, keys, retention, usage
 from console import clock as time_of_day
 from console.actor import Actor
 from console.errors import Invalid, Unknown
@@ -117,21 +117,19 @@ def test_an_unknown_period_is_refused_by_name(make_key: MakeKey, operator: Actor
 def test_counts_outlive_the_entries_and_finer_ones_are_dropped_in_time(
     make_key: MakeKey, operator: Actor, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from console import audit
-
-    monkeypatch.setattr(usage, "PRUNE_BATCH", 2)
+    monkeypatch.setattr(retention, "BATCH", 2)
     key, text = make_key()
     for _ in range(5):
         ask(text)
         clock.move("1d")
     clock.move("91d")
-    audit.prune(90)
+    retention.prune_all()
     assert Entry.select().count() == 0
     units = {unit: Usage.select().where(Usage.unit == unit).count() for unit in
              ("hour", "day", "month")}  # fmt: skip
     assert units == {"hour": 0, "day": 10, "month": 2}
     clock.move("400d")
-    audit.prune(90)
+    retention.prune_all()
     assert {row.unit for row in Usage.select()} == {"month"}
     assert usage.totals_of(Key.get(Key.id == key.id))["requests_total"] == 5
 

@@ -148,6 +148,7 @@ def answer(content: Any, status: int = 200, **headers: str) -> Response:
 
 def refuse(refused: Refused) -> Response:
     """problem+json for any refusal under /api."""
+    wire.hold_back(request.environ, refused)
     status, headers, content = wire.problem(refused, g.request_id)
     return Response(content, status, headers)
 
@@ -165,6 +166,7 @@ def from_http_exception(error: HTTPException) -> Refused:
 from console.api import (  # noqa: E402, F401  (they register their calls)
     access,
     activity,
+    alerts,
     audit_log,
     document,
     keys,

@@ -18,8 +18,8 @@ blueprint = Blueprint("api", __name__, url_prefix="/api/v1")
 
 # The headings, in the order in which a newcomer needs them.
 SUBJECTS = (
-    "Keys", "Services", "Your own key", "Audit log", "Usage", "Projects", "People", "Webhooks",
-    "Access", "This description",
+    "Keys", "Services", "Your own key", "Audit log", "Usage", "Alerts", "Projects", "People",
+    "Webhooks", "Access", "This description",
 )  # fmt: skip
 # Besides JSON, what a log can be had as.
 EXPORTS = ("text/csv", "application/jsonl")

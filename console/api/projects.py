@@ -2,9 +2,10 @@
 
 from flask import Response, url_for
 
-from console import projects
+from console import calendar_feed, projects
 from console.api import answer, caller, listed, nothing, object_body, query
 from console.api.calls import CALLER, OWNER, ListOf, call
+from console.calendar_feed import CalendarLink
 from console.paging import PageQuery
 from console.permissions import PROJECTS_MANAGE
 from console.projects import NewProject, ProjectChange, ProjectObject
@@ -12,6 +13,7 @@ from console.projects import NewProject, ProjectChange, ProjectObject
 SUBJECT = "Projects"
 TAKEN = "`CONFLICT`: there is a project of this slug already"
 IN_USE = "`CONFLICT`: the project has keys; delete them first"
+ARCHIVED = "`CONFLICT`: the project is archived"
 NOT_NOW = "`CONFLICT`: keys are on a plan that would go; or the project is archived and stays so"
 
 
@@ -91,4 +93,29 @@ def edit_project(slug: str) -> Response:
 def delete_project(slug: str) -> Response:
     """Removes a project that has no keys."""
     projects.delete(slug, by=caller().actor)
+    return nothing()
+
+
+@call(
+    "POST",
+    "/projects/<slug>/calendar",
+    needs=PROJECTS_MANAGE,
+    gives=CalendarLink,
+    status=201,
+    refuses={409: ARCHIVED},
+    subject=SUBJECT,
+)
+def make_calendar_link(slug: str) -> Response:
+    """Makes a secret link to the project's calendar; the one before ends.
+
+    A calendar program that is given the address follows the coming ends of keys: their names,
+    prefixes, owners and last uses, never a secret. It needs no credential.
+    """
+    return answer(calendar_feed.make_link(slug, by=caller().actor), 201)
+
+
+@call("DELETE", "/projects/<slug>/calendar", needs=PROJECTS_MANAGE, status=204, subject=SUBJECT)
+def remove_calendar_link(slug: str) -> Response:
+    """Ends the link to the project's calendar."""
+    calendar_feed.remove_link(slug, by=caller().actor)
     return nothing()

@@ -28,15 +28,17 @@ from werkzeug.wrappers import Response as BaseResponse
 from config import Config
 from console import api, projects, sessions, wire
 from console.actor import Actor
+from console.alerts import open_count as open_alerts
 from console.errors import Invalid, NotFresh, Refused
 from console.models import Project
-from console.permissions import ADMIN
+from console.permissions import ADMIN, PROJECTS_MANAGE
 from console.web import protection, words
 
 JSON_PATHS = ("/api/", "/forward-auth/")
 SIGNED_IN_PAGES = (
-    "keys", "audit", "activity", "overview", "integrate", "account", "confirm", "installation",
-    "offboarding", "passkeys", "people", "members", "projects", "settings",
+    "keys", "alerts", "audit", "activity", "overview", "integrate", "account", "confirm",
+    "installation", "offboarding", "passkeys", "people", "members", "projects", "settings",
+    "webhooks",
 )  # fmt: skip
 
 
@@ -69,7 +71,9 @@ def register(app: Flask, static_folder: Path) -> None:
         access,
         account,
         activity,
+        alerts,
         audit,
+        calendar,
         charts,
         confirm,
         docs,
@@ -80,6 +84,7 @@ def register(app: Flask, static_folder: Path) -> None:
         key_table,  # noqa: F401  (its pages, too, hang on the blueprint of keys)
         links,
         members,
+        metrics,
         offboarding,
         overview,
         passkeys,
@@ -89,6 +94,7 @@ def register(app: Flask, static_folder: Path) -> None:
         sso,
         static,
         theme,
+        webhooks,
     )
 
     config: Config = app.config["LATCHKEY"]
@@ -118,9 +124,9 @@ def register(app: Flask, static_folder: Path) -> None:
     static.register(app, static_folder)
     charts.register(app)
     for module in (
-        access, links, account, confirm, passkeys, overview, key_forms, audit, activity, integrate,
-        docs, health, theme, installation, offboarding, sso, people, members, project_list,
-        settings,
+        access, links, account, alerts, confirm, passkeys, overview, key_forms, audit, activity,
+        integrate, docs, health, metrics, theme, installation, offboarding, sso, people, members,
+        project_list, settings, calendar, webhooks,
     ):  # fmt: skip
         app.register_blueprint(module.blueprint)
     app.register_error_handler(Exception, _show_error)
@@ -190,6 +196,7 @@ def _context() -> dict[str, Any]:
     return {
         "shell": "bare.html" if in_dialog() else "page.html",
         "me": me,
+        "open_alerts": open_alerts(by=me) if me and not is_htmx() else 0,
         "project": g.get("project"),
         "places": partial(_places, me) if me else None,
         "my_projects": projects.visible(me) if me and not is_htmx() else [],
@@ -200,13 +207,14 @@ def _context() -> dict[str, Any]:
 
 def _places(me: Actor, project: Project) -> list[tuple[str, str]]:
     """Where in a project somebody may go, and what that is called."""
-    leads = me.may(ADMIN, project.id)
+    leads, manages = me.may(ADMIN, project.id), me.may(PROJECTS_MANAGE, project.id)
     return [
         ("keys.list_keys", "Keys"),
         ("audit.show_project_log", "Audit log"),
         ("overview.show_overview", "Overview"),
         ("activity.show_activity", "Activity"),
         ("integrate.show_integrate", "Integrate"),
+        *([("webhooks.list_webhooks", "Webhooks")] if manages else []),
         *([("members.list_members", "People")] if leads else []),
         ("settings.show_settings", "Settings"),
     ]

@@ -29,14 +29,15 @@ from console.web.key_secret import show_secret
 from console.web.keys import Answer, back_from, blueprint, is_on_its_page, key_here
 
 NEVER, KEEP, ON_DATE = "never", "keep", "date"
+YES, NO = "yes", "no"
 LENGTHS = ("1d", "1w", "1mo", "3mo", "1y")
 LENGTH_DEFAULT = "3mo"  # where the project names none
 LISTS = ("permissions", "ip_allowlist")
-MORE = ("monthly_quota", "external_id", "metadata")
+MORE = ("renewal_period", "monthly_quota", "external_id", "metadata")
 PREVIEWED = (*LISTS, "expires_on")
 FORM_FIELDS = frozenset({
-    "name", "description", "environment", "status", "expiration", "plan", "per_minute", "per_hour",
-    *PREVIEWED, *MORE,
+    "name", "description", "environment", "status", "expiration", "auto_renew", "plan",
+    "per_minute", "per_hour", *PREVIEWED, *MORE,
 })  # fmt: skip
 MANY_ADDRESSES = 1_000_000_000
 OFFERS_OPEN_MAX = 12
@@ -123,6 +124,8 @@ def _edit(slug: str, key_id: str) -> Answer:
         return render_template("keys/edit.html", form=form, errors={}, **context)
     try:
         fields = {**_settings(request.form), **_status(key)}
+        if fields.get("auto_renew") == key.auto_renew and request.form.get("expiration") == KEEP:
+            del fields["auto_renew"]  # of a key that has expired meanwhile, it would be refused
         key = keys.edit(key_id, fields, by=actor(), as_of=_version())
     except key_versions.Changed as changed:
         return _show_changes(key, changed)
@@ -269,7 +272,8 @@ def _defaults(project: Project) -> dict[str, str]:
     wanted, lengths = key_rules.later(length, now), key_rules.lengths(LENGTHS, project, now)
     # The same end may be offered under another name; and a month may be longer than the maximum.
     nearest = [value for value, ends_at in lengths.items() if ends_at <= wanted][-1]
-    return {"expiration": nearest, "environment": key_rules.environment_default(project)}
+    environment = key_rules.environment_default(project)
+    return {"expiration": nearest, "auto_renew": NO, "environment": environment}
 
 
 def _expirations(project: Project) -> list[tuple[str, str, str]]:
@@ -328,6 +332,10 @@ def _settings(form: Mapping[str, str]) -> dict[str, Any]:
     if form.get("environment"):
         fields["environment"] = form["environment"]
     fields.update(_expiration(form))
+    if form.get("auto_renew") and form.get("expiration") != NEVER:
+        fields["auto_renew"] = form["auto_renew"] == YES
+        if form["auto_renew"] == YES and form.get("renewal_period", "").strip():
+            fields["renewal_period"] = form["renewal_period"].strip()
     if form.get("plan"):
         fields["plan"] = form["plan"]
     if form.get("plan") == limits.ENTERPRISE:
@@ -375,6 +383,8 @@ def _filled_in(facts: Mapping[str, Any]) -> dict[str, str]:
         "permissions": "\n".join(facts["permissions"]),
         "ip_allowlist": "\n".join(facts["ip_allowlist"]),
         "expiration": KEEP,
+        "auto_renew": YES if facts["auto_renew"] else NO,
+        "renewal_period": facts["renewal_period"] or "",
         "plan": facts["plan"],
         "per_minute": str(own.get("per_minute") or ""),
         "per_hour": str(own.get("per_hour") or ""),

@@ -7,7 +7,7 @@ from urllib.parse import urlencode
 from flask import Response, render_template, request, url_for
 from werkzeug.wrappers import Response as BaseResponse
 
-from console import clock, key_choice, key_list, key_rules, keys
+from console import clock, key_choice, key_list, key_many, key_rules, keys
 from console.errors import Conflict, Forbidden, Invalid, NotFresh
 from console.key_fields import KeyObject
 from console.key_list import ALWAYS, ME, KeyQuery
@@ -155,7 +155,7 @@ def revoke_many(slug: str) -> Answer:
     told = key_choice.revocation(_chosen(), slug, by=actor())
     if "confirmed" not in request.form:
         return render_template("keys/revoke_many.html", told=told)
-    return _done("revoked", keys.revoke_many(_chosen(), by=actor()), slug)
+    return _done("revoked", key_many.revoke(_chosen(), by=actor()), slug)
 
 
 @blueprint.post("/keys/extend")
@@ -169,7 +169,7 @@ def extend_many(slug: str) -> Answer:
     try:
         fields = _extension(form)
         if "confirmed" in form:
-            return _done("extended", keys.extend_many(_chosen(), fields, by=actor()), slug)
+            return _done("extended", key_many.extend(_chosen(), fields, by=actor()), slug)
         told = key_choice.prolongation(_chosen(), slug, fields, by=actor())
     except NotFresh as error:
         told = key_choice.prolongation(_chosen(), slug, fields, by=actor())

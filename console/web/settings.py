@@ -10,7 +10,8 @@ from flask import Blueprint, Response, render_template, request, url_for
 from werkzeug.datastructures import MultiDict
 from werkzeug.wrappers import Response as BaseResponse
 
-from console import catalogue, limits, plans, projects
+from console import alert_rules, alert_words, catalogue, limits, mail, plans, projects
+from console.alert_rules import OF_PROJECT
 from console.errors import Conflict, Invalid, Refused, Unknown
 from console.models import ENVIRONMENTS, Project
 from console.permissions import PROJECTS_MANAGE
@@ -36,11 +37,12 @@ LABELS = {
     "permission_catalogue": "Permissions", "permission_presets": "Presets", "plans": "Plans",
     "key_limit": "Live keys at most", "default_expiry": "New keys live for",
     "maximum_lifetime": "Keys live at most", "environments": "New keys may be",
-    "alert_email": "Address of the team",
+    "alert_email": "Address of the team", "alerts": "Alerts", "rotation_policy": "Rotation",
 }  # fmt: skip
 EMPTY_ROWS = 2
 ROWS_MAX = 200  # more than any list may have, so that one too long is told as such
 MORE = "more"
+RULE_FIELD = re.compile(r"alerts\.(\w+)")
 ROW_FIELD = re.compile(r"(\w+\.[0-9]+)(?:\.(\w+))?")
 
 
@@ -48,8 +50,12 @@ ROW_FIELD = re.compile(r"(\w+\.[0-9]+)(?:\.(\w+))?")
 def show_settings(slug: str) -> Answer:
     """Every subject; for who may not change them, and while nobody may, what is set."""
     project = enter(slug)
-    if not actor().may(PROJECTS_MANAGE, project.id) or project.archived_at is not None:
-        return render_template("settings/facts.html", **_told(project))
+    may_change = actor().may(PROJECTS_MANAGE, project.id)
+    if may_change and is_htmx() and request.headers.get("HX-Target") == "calendar":
+        return render_template("settings/_calendar.html")
+    if not may_change or project.archived_at is not None:
+        template = "calendar/archived.html" if may_change else "settings/facts.html"
+        return render_template(template, **_told(project))
     return render_template("settings/show.html", **_context(project))
 
 
@@ -107,7 +113,8 @@ def _typed(section: str, form: Form, places: Places) -> dict[str, Any]:
     names = SETTINGS[section]
     sent = {name.partition(".")[0] for name in form}
     # Boxes that are not ticked are not sent, and one of them has to be.
-    if "seen" not in form and sent.isdisjoint(names) and section != "environments":
+    is_there = not sent.isdisjoint(names) or section in form  # a choice that is named after it
+    if "seen" not in form and not is_there and section != "environments":
         raise Invalid({names[0]: "was not sent, so it stays as it is"})
     return SECTIONS[section](form, places)
 
@@ -159,7 +166,24 @@ def _environments(form: Form, places: Places) -> dict[str, Any]:
 
 
 def _alerts(form: Form, places: Places) -> dict[str, Any]:
-    return {"alert_email": form.get("alert_email", "").strip() or None}
+    """The address, and the rules; of the kinds those are sent that are raised."""
+    fields: dict[str, Any] = {"alert_email": form.get("alert_email", "").strip() or None}
+    raised = form.getlist("raised")
+    rules: dict[str, Any] = {"off": [kind for kind in OF_PROJECT if kind not in raised]}
+    for name in ("learning_period", "unused_after"):
+        if form.get(name, "").strip():
+            rules[name] = form[name].strip()
+    for name in ("refusals_per_hour", "limit_percent"):
+        if form.get(name, "").strip():
+            rules[name] = inputs.number(form[name].strip())
+    return {**fields, "alerts": rules}
+
+
+def _rotation(form: Form, places: Places) -> dict[str, Any]:
+    if form.get("rotation") != "yes":
+        return {"rotation_policy": None}
+    lengths = {name: form.get(f"rotation_{name}", "").strip() or None for name in ENVIRONMENTS}
+    return {"rotation_policy": lengths}
 
 
 # The settings of each subject, as the API names them.
@@ -171,7 +195,8 @@ SETTINGS: Mapping[str, tuple[str, ...]] = {
     "plans": ("plans",),
     "lifetimes": ("key_limit", "default_expiry", "maximum_lifetime"),
     "environments": ("environments",),
-    "alerts": ("alert_email",),
+    "alerts": ("alert_email", "alerts"),
+    "rotation": ("rotation_policy",),
 }
 SECTIONS: Mapping[str, Callable[[Form, Places], dict[str, Any]]] = {
     "general": _general,
@@ -182,6 +207,7 @@ SECTIONS: Mapping[str, Callable[[Form, Places], dict[str, Any]]] = {
     "lifetimes": _lifetimes,
     "environments": _environments,
     "alerts": _alerts,
+    "rotation": _rotation,
 }
 
 
@@ -215,7 +241,8 @@ def _typed_rows(of: str, form: Form, places: Places) -> Rows:
 def _names_of_form(fields: Mapping[str, str], places: Places) -> dict[str, str]:
     """The API's names of fields as the form's."""
     found = {}
-    for name, why in fields.items():
+    for path, why in fields.items():
+        name = RULE_FIELD.sub(r"\1", path).replace("rotation_policy.", "rotation_")
         row = ROW_FIELD.fullmatch(name)
         place = places.get(row[1]) if row else None
         found[f"{place}.{row[2] or 'name'}" if row and place else name] = why
@@ -237,12 +264,17 @@ def _context(
         **facts,
         "shows_environment": "yes" if facts["shows_environment"] else "no",
         **{of: [*_as_typed(of, facts[of]), *_empty(of)] for of in COLUMNS},  # type: ignore[literal-required]
+        **_rules_as_typed(project),
     }
     if form is not None:
         shown.update({name: text for name, text in form.items() if "." not in name})
         shown.update({of: _rows(of, form) for of in COLUMNS if f"{of}.name" in form})
         if section == "environments":
             shown["environments"] = form.getlist("environments")
+        if section == "alerts":
+            shown["raised"] = form.getlist("raised")
+        if section == "rotation":
+            shown["rotation"] = form.get("rotation", "no")
     seen = {one: projects.edition(project, names) for one, names in SETTINGS.items()}
     is_changed = isinstance(error, projects.Changed)
     if section and form and "seen" in form and not is_changed:
@@ -256,6 +288,18 @@ def _context(
         "error": error,
         "at_fault": section if error else None,
         **_told(project),
+    }
+
+
+def _rules_as_typed(project: Project) -> dict[str, Any]:
+    """The project's rules of alerts and rotation as their forms have them."""
+    rules, policy = alert_rules.as_dict(project), project.rotation_policy
+    lengths = policy or alert_rules.policy_as_dict(alert_rules.RotationPolicy.read({})) or {}
+    return {
+        **rules,
+        "raised": [kind for kind in OF_PROJECT if kind not in rules["off"]],
+        "rotation": "yes" if policy else "no",
+        **{f"rotation_{name}": lengths.get(name) or "" for name in ENVIRONMENTS},
     }
 
 
@@ -277,6 +321,15 @@ def _in_words(name: str, value: Any) -> str:
         return "; ".join(f"{plan}: {rate}" for plan, rate in figures) or "Empty"
     if name == "environments":
         return " and ".join(value)
+    if name == "alerts":
+        off = ", ".join(alert_words.NAMES[kind] for kind in value["off"])
+        return (
+            f"learning {value['learning_period']}, {value['refusals_per_hour']} refusals an hour, "
+            f"{value['limit_percent']} % of a limit, unused for {value['unused_after']}; "
+            f"turned off: {off or 'nothing'}"
+        )
+    if name == "rotation_policy" and value:
+        return ", ".join(f"{one} keys after {value[one] or 'ever'}" for one in ENVIRONMENTS)
     if name == "shows_environment":
         return "Secrets say live or test" if value else "Left out"
     return "Empty" if value is None else str(value)
@@ -311,6 +364,8 @@ def _told(project: Project) -> dict[str, Any]:
         "on_plan": plans.users(project),
         "presets": catalogue.presets(project, by=actor()),
         "may_end": actor().is_owner,
+        "kinds": [(kind, alert_words.NAMES[kind]) for kind in OF_PROJECT],
+        "mail_is_on": mail.is_on(),
         **_example(project, {}),
     }
 

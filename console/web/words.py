@@ -5,7 +5,7 @@ from typing import Any
 
 from flask import Flask
 
-from console import clock, country, keys, limits
+from console import alert_rules, alert_words, clock, country, keys, limits, renewal
 from console.check import (
     CODES,
     ENVIRONMENT_MISMATCH,
@@ -73,6 +73,17 @@ EVENT_WORDS = {
     "webhook.deleted": "deleted the webhook",
     "webhook.secret_rotated": "rotated the secret of the webhook",
     "webhook.disabled": "had the webhook disabled",
+    "calendar.link_made": "made a calendar link for",
+    "calendar.link_removed": "removed the calendar link of",
+    "key.renewed": "renewed the key",
+    "key.renewal_stopped": "stopped renewing the key",
+    "alert.acknowledged": "acknowledged an alert about",
+    "alert.muted": "muted alerts about",
+    "alert.reopened": "opened an alert again about",
+    **{
+        f"alert.{kind}": f"raised the alert “{name}” about"
+        for kind, name in alert_words.NAMES.items()
+    },
 }
 
 
@@ -130,13 +141,19 @@ GROUP_WORDS = {
     "person.*": "People",
     "member.*": "Members",
     "webhook.*": "Webhooks",
+    "alert.*": "Alerts",
+    "calendar.*": "The calendar",
 }
 # What says old and new.
 CHANGED = (
-    "edited", "grace_changed", "rotated", "member.added", "role_changed", "member.removed",
-    "passkey_added", "passkey_renamed", "passkey_removed", "passkey_refused",
+    "edited", "renewed", "renewal_stopped", "grace_changed", "rotated", "member.added",
+    "role_changed", "member.removed", "passkey_added", "passkey_renamed", "passkey_removed",
+    "passkey_refused",
 )  # fmt: skip
 CHANGE_WORDS = {
+    "alerts": "Alerts",
+    "renewal_period": "Renews itself by",
+    "rotation_policy": "Rotation is due after",
     "alert_email": "Alerts go to",
     "auto_renew": "Renews itself",
     "default_expiry": "New keys live for",
@@ -163,6 +180,7 @@ def register(app: Flask) -> None:
         counted=counted,
         exact=exact,
         flag=flag,
+        length_words=length_words,
         is_past=lambda instant: instant <= clock.now(),
         moment=moment,
         iso=clock.iso,
@@ -179,6 +197,8 @@ def register(app: Flask) -> None:
         country_words=country.words_for,
         expires_soon=expires_soon,
         reason_of=reason_of,
+        renews_at=renewal.renews_at,
+        rotation_due_at=alert_rules.rotation_due_at,
         rate_words=rate_words,
         said=said,
         outcome_words=OUTCOME_WORDS,
@@ -256,13 +276,16 @@ def _date(instant: int) -> str:
 
 
 def state_of(key: Key) -> list[tuple[str, str]]:
-    """The key's states as (kind, words): kinds are good, bad, quiet, tag."""
+    """The key's states as (kind, words): kinds are good, bad, quiet, warn, tag."""
     state = {
         ACTIVE: ("good", "Active"),
         REVOKED: ("bad", "Revoked"),
         EXPIRED: ("quiet", "Expired"),
     }[key.status_at(clock.now())]
-    return [state, ("tag", "Test")] if key.environment == TEST else [state]
+    due_at = alert_rules.rotation_due_at(key) if state[0] == "good" else None
+    due = [("warn", "Rotation due")] if due_at is not None and due_at <= clock.now() else []
+    test = [("tag", "Test")] if key.environment == TEST else []
+    return [state, *due, *test]
 
 
 def reason_of(entry: Entry) -> str:

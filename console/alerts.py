@@ -5,6 +5,8 @@ it. What is worth telling is found in notices.py and watch.py, and said in alert
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import reduce
+from operator import or_
 from typing import Annotated, Any
 
 from peewee import JOIN, Tuple
@@ -244,7 +246,7 @@ def settle(action: str, key: Key, changes: activity.Changes) -> None:
     if action == "key.edited" and "expires_at" in changes:
         kinds = ENDS
     if action == "key.edited" and "auto_renew" in changes:
-        kinds += (RENEWAL, RENEWAL_STOPPED)
+        kinds += ENDS
     if kinds:
         settle_rows(Alert.key == key, Alert.kind.in_(kinds))
 
@@ -261,8 +263,9 @@ def prune(most: int) -> int:
     What is muted stays: the row is what says so. And what tells of an end stays as long as that may
     come again: the row is what says that it was told.
     """
-    old = Alert.state != MUTED, Alert.last_at < clock.now() - KEPT
-    some = Alert.select(Alert.id).where(*old, Alert.window_at < clock.now() - KEPT).limit(most)
+    before = clock.now() - KEPT
+    old = Alert.state.in_((OPEN, ACKNOWLEDGED)), Alert.created_at < before, Alert.last_at < before
+    some = Alert.select(Alert.id).where(*old, Alert.window_at < before).limit(most)
     return int(Alert.delete().where(Alert.id.in_(some)).execute())
 
 
@@ -360,9 +363,9 @@ def page(
 
 def open_count(*, by: Actor) -> int:
     """How many wait for somebody; counted up to COUNTED_MAX."""
-    query = Alert.select(Alert.id).join(Key, JOIN.LEFT_OUTER)
-    found = query.where(Alert.state == OPEN, _seen(projects.seen(by), by)).limit(COUNTED_MAX)
-    return len(found)
+    parts = _parts_seen(projects.seen(by), by)
+    queries = [Alert.select(Alert.id).where(Alert.state == OPEN, part) for part in parts]
+    return min(COUNTED_MAX, sum(len(query.limit(COUNTED_MAX)) for query in queries))
 
 
 def alert_to_see(alert_id: str, *, by: Actor) -> Alert:
@@ -409,11 +412,20 @@ def _visible(slug: str | None, by: Actor) -> Any:
 
 
 def _seen(seen: Iterable[Project], by: Actor, *, with_installation: bool = True) -> Any:
+    parts = _parts_seen(seen, by, with_installation=with_installation)
+    return reduce(or_, parts) if parts else Alert.id.is_null()
+
+
+def _parts_seen(seen: Iterable[Project], by: Actor, *, with_installation: bool = True) -> list[Any]:
+    """Conditions of which each is answered by an index, and no alert fits two."""
     if by.is_owner and with_installation:
-        return Alert.id.is_null(False)
+        return [Alert.id.is_null(False)]
     own = [one.id for one in seen if by.sees_only_own(one.id)]
     whole = [one.id for one in seen if not by.sees_only_own(one.id)]
-    return Alert.project.in_(whole) | (Alert.project.in_(own) & (Key.owner == by.id))
+    # By themselves, or SQLite would look for them among all alerts.
+    keys = Key.select(Key.id).where(Key.owner == by.id, Key.project.in_(own))
+    parts = [Alert.project == whole[0] if len(whole) == 1 else Alert.project.in_(whole)]
+    return (parts if whole else []) + ([Alert.key.in_(keys)] if own else [])
 
 
 # --- change -------------------------------------------------------------------------------------

@@ -212,8 +212,8 @@ def check(request: Request, *, syncs: bool = True) -> Verdict:
             held_back = 0.0 if code == MISSING else guessing.delay_seconds(request.ip)
             return Verdict(code, request.request_id, now, delay_seconds=held_back)
         code = _first_failure(RULES_OF_A_KEY, request, key, now)
-        if code == EXPIRED_KEY and key.auto_renew and _is_renewed(request, key, now):
-            key = _find(request) or key
+        if code == EXPIRED_KEY and key.auto_renew:
+            key = _renewed(request, key, now)
             code = _first_failure(RULES_OF_A_KEY, request, key, now)
         verdict = _verdict(request, code, key, now, limits.spend)
         _record(request, key, verdict)
@@ -224,11 +224,13 @@ def check(request: Request, *, syncs: bool = True) -> Verdict:
         return _unavailable(request, now)
 
 
-def _is_renewed(request: Request, key: Known, now: int) -> bool:
-    """Renews a key that renews itself and was not in time; only for a request that nothing else
-    speaks against."""
+def _renewed(request: Request, key: Known, now: int) -> Known:
+    """The key as it is once it has renewed itself, which it had not in time; only for a request
+    that nothing else speaks against. Another check, or the worker, may be first."""
     others = [rule for rule in RULES_OF_A_KEY if rule.code != EXPIRED_KEY]
-    return _first_failure(others, request, key, now) == VALID and renewal.renew_late(key.id)
+    if _first_failure(others, request, key, now) == VALID:
+        renewal.renew_late(key.id)
+    return _find(request) or key
 
 
 def judge(request: Request) -> Verdict:

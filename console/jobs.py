@@ -36,7 +36,7 @@ class Turn:
     def __init__(self, row: Job, holder: str) -> None:
         self.name = row.name
         self.position = row.position
-        self.is_first = row.finished_at is None
+        self.is_first = row.succeeded_at is None
         self._holder = holder
 
     @contextmanager
@@ -89,7 +89,7 @@ def claim(task: Task, *, holder: str = HOLDER) -> tuple[Turn | None, int]:
     }  # fmt: skip
     with db.write():
         has_turn = Job.update(taken).where(Job.name == task.name, *as_seen).execute()
-    return (Turn(row, holder) if has_turn else None), now + task.every
+    return (Turn(row, holder) if has_turn else None), now + min(task.every, LEASE)
 
 
 def is_free(row: Job, now: int) -> bool:
@@ -114,6 +114,13 @@ def finish(task: Task, *, error: str | None = None, holder: str = HOLDER) -> Non
     ended[Job.failed_at if error else Job.succeeded_at] = now
     with db.write():
         Job.update(ended).where(Job.name == task.name, Job.holder == holder).execute()
+
+
+def release(task: Task, *, holder: str = HOLDER) -> None:
+    """Gives the turn up in the middle of a run; whoever asks next begins anew."""
+    given_up = {Job.holder: None, Job.leased_until: 0}
+    with db.write():
+        Job.update(given_up).where(Job.name == task.name, Job.holder == holder).execute()
 
 
 def run_now(task: Task) -> None:

@@ -4,7 +4,7 @@ Owns every rule about keys; each change and its event are one transaction. What 
 hold is said in key_fields.py. Whether a key is good for a request is check.py's to say.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from peewee import JOIN
@@ -184,8 +184,8 @@ def key_to_analyse(key_id: str, *, by: Actor) -> Key:
 
 
 def key_to_change(key_id: str, *, by: Actor) -> Key:
-    """The key, where the actor may change it, held for this transaction."""
-    db.hold(Key, key_id)
+    """The key, where the actor may change it, held for this transaction with its project."""
+    _hold([key_id])
     return _allowed(key_id, KEYS_WRITE, by)
 
 
@@ -202,9 +202,19 @@ def keys_to_change(key_ids: Iterable[str], *, by: Actor) -> list[Key]:
     Raises Invalid (ids), Unknown, Forbidden.
     """
     chosen = _chosen(key_ids)
-    for key_id in chosen:
-        db.hold(Key, key_id)
+    _hold(chosen)
     return _each_allowed(chosen, KEYS_WRITE, by)
+
+
+def _hold(key_ids: Sequence[str]) -> None:
+    """Projects before keys, so that nobody waits in a circle; the ids are in order."""
+    if db.is_sqlite():
+        return
+    homes = Key.select(Key.project).where(Key.id.in_(list(key_ids)))
+    for project_id in sorted({one.project_id for one in homes}):
+        db.hold(Project, project_id)
+    for key_id in key_ids:
+        db.hold(Key, key_id)
 
 
 def _chosen(key_ids: Iterable[str]) -> list[str]:
@@ -462,7 +472,7 @@ def rotate(
 def _grace_end(key: Key, given: Rotation | GraceChange, now: int) -> int | None:
     """When the old secret stops, never later than the key; None for at once."""
     end = key_fields.grace_end(given, now)
-    if end is None or key.expires_at is None:
+    if end is None or key.expires_at is None or key.auto_renew:
         return end
     return min(end, key.expires_at) if key.expires_at > now else None
 

@@ -69,8 +69,9 @@ def _put(channel: str, recipient: str, subject: str, text: str) -> None:
         gathered = _gathered(channel, recipient, now)
         if gathered is not None:
             more = f"{gathered.text}\n{text}"[:TEXT_MAX_LENGTH]
-            Letter.update(text=more).where(Letter.id == gathered.id).execute()
-            return
+            waits = Letter.id == gathered.id, Letter.attempts == 0
+            if Letter.update(text=more).where(*waits).execute():
+                return
         subject, due_at = "Latchkey: more alerts", now + clock.HOUR
     Letter.create(
         id=secret.random_id("ltr"),
@@ -101,12 +102,13 @@ def _gathered(channel: str, recipient: str, now: int) -> Letter | None:
 # --- send -------------------------------------------------------------------------------------
 
 
-def claim(under_way: Iterable[str] = ()) -> Letter | None:
+def claim(channel: str = MAIL, under_way: Iterable[str] = ()) -> Letter | None:
     """A letter that is due, leased until it is concluded: no other process sends it meanwhile; and
     not this one again, whatever the clock says of the lease."""
     now = clock.now()
+    meant = Letter.channel == channel, Letter.status == PENDING
     is_free = Letter.leased_until <= now, Letter.id.not_in(list(under_way))
-    is_due = Letter.next_attempt_at <= now, *is_free
+    is_due = Letter.next_attempt_at <= now, *meant, *is_free
     letter = Letter.select().where(*is_due).order_by(Letter.next_attempt_at).first()
     if letter is None:
         return None
@@ -121,7 +123,7 @@ def claim(under_way: Iterable[str] = ()) -> Letter | None:
         if _is_to_nobody(letter):
             ended = {"status": FAILED, "next_attempt_at": None, "error": NOBODY}
             Letter.update(ended).where(Letter.id == letter.id).execute()
-            return None
+            return claim(channel, under_way)
     return Letter.get_or_none(Letter.id == letter.id)
 
 
@@ -161,11 +163,14 @@ def _send_by_apprise(letter: Letter) -> str | None:
 def conclude(claimed: Letter, error: str | None) -> None:
     """Writes down what came of an attempt."""
     with db.write():
+        db.hold(Letter, claimed.id)
         letter = Letter.get_or_none(Letter.id == claimed.id)
-        if letter is None or (letter.status != PENDING and error):
-            return  # whoever took over an old lease has sent it
+        is_ours = letter is not None and letter.leased_until == claimed.leased_until
+        if letter is None or letter.status != PENDING or (error and not is_ours):
+            return  # whoever took over an old lease has sent it, or will
         now = clock.now()
-        letter.leased_until = now
+        if is_ours:
+            letter.leased_until = now
         outbox.note_attempt(letter, error, now)
         letter.save(only=letter.dirty_fields)
     if error:

@@ -458,7 +458,7 @@ class Alert(Base):
 
 
 Alert.add_index(Alert.subject, Alert.kind, Alert.cause, Alert.window_at, unique=True)
-Alert.add_index(Alert.project, Alert.created_at, Alert.id)
+Alert.add_index(Alert.project, Alert.state, Alert.created_at, Alert.id)
 Alert.add_index(Alert.state, Alert.created_at, Alert.id)
 
 

@@ -17,8 +17,8 @@ from console.models import ACTIVE, OPEN, Alert, Key, Project
 # How long before the end it is told, the last first.
 STAGES = (("1d", clock.DAY), ("7d", 7 * clock.DAY), ("30d", 30 * clock.DAY))
 LATE_MAX = 7 * clock.DAY  # an end that came longer ago, while nobody served, is no news
-BATCH = 100
-OPEN_UNUSED_MAX = 1_000  # of a project: nobody works through more of them
+BATCH = 20  # an alert takes some milliseconds, and others wait to write
+OPEN_MAX = 1_000  # of a project and kind that come of age: nobody works through more of them
 
 
 # --- ends ---------------------------------------------------------------------------------------
@@ -80,10 +80,28 @@ def _ends_within(soonest: int, ahead: int, cause: str) -> Callable[[int], Any]:
             (Key.expires_at > now + soonest)
             & (Key.expires_at <= now + ahead)
             & (set_at < Key.expires_at - ahead)
+            & _is_heard(cause)
             & ~fn.EXISTS(_told_of_end(cause))
         )
 
     return meant
+
+
+def _is_heard(cause: str) -> Any:
+    """Of which keys somebody wants to hear at this stage. Of one that renews itself, at the first
+    alone: by the time of the others its end has moved on, or renewal has stopped."""
+    ends = ~Key.auto_renew & Key.project.not_in(_silent(EXPIRING))
+    renews = Key.auto_renew & Key.project.not_in(_silent(RENEWAL))
+    return ends | renews if cause == STAGES[-1][0] else ends
+
+
+def _silent(kind: str) -> list[str]:
+    """The projects that want to hear nothing of the kind, or are archived."""
+    return [
+        project.id
+        for project in Project.select()
+        if project.archived_at is not None or kind in alert_rules.of(project).off
+    ]
 
 
 def _told_of_end(cause: str) -> Any:
@@ -95,7 +113,8 @@ def _told_of_end(cause: str) -> Any:
 def _has_ended() -> Callable[[int], Any]:
     def meant(now: int) -> Any:
         came = (Key.expires_at <= now) & (Key.expires_at > now - LATE_MAX)
-        return came & ~fn.EXISTS(alerts.told(EXPIRED_NOW, "", Key.expires_at))
+        is_heard = Key.project.not_in(_silent(EXPIRED_NOW))
+        return came & is_heard & ~fn.EXISTS(alerts.told(EXPIRED_NOW, "", Key.expires_at))
 
     return meant
 
@@ -110,16 +129,13 @@ def _end(cause: str) -> Callable[[Key, int], Finding | None]:
             return Finding(EXPIRED_NOW, key, key.expires_at)
         if not key.auto_renew:
             return Finding(EXPIRING, key, key.expires_at, cause, facts)
-        return _renewal(key, cause, facts, now)
+        return _renewal(key, cause, now)
 
     return find
 
 
-def _renewal(key: Key, cause: str, facts: dict[str, Any], now: int) -> Finding | None:
-    """Only the first notice: by the time of the others the end has moved on, or renewal stopped."""
+def _renewal(key: Key, cause: str, now: int) -> Finding:
     assert key.expires_at is not None
-    if cause != STAGES[-1][0]:
-        return None
     facts = {
         "hours_left": max(1, -(-(renewal.renews_at(key) - now) // clock.HOUR)),
         "renews_at": clock.iso(renewal.renews_at(key)),
@@ -139,6 +155,9 @@ def tell_of_age(turn: Turn) -> Iterator[int]:
     with turn.write():
         turn.add(_settle_used())
     for project in Project.select().where(Project.archived_at.is_null()).order_by(Project.id):
+        if not project.rotation_policy:
+            with turn.write():
+                alerts.settle_rows(Alert.project == project, Alert.kind == ROTATION_DUE)
         for environment in project.rotation_policy or {}:
             yield from _tell_of_due(turn, project, environment)
         yield from _tell_of_unused(turn, project)
@@ -153,7 +172,7 @@ def _settle_used() -> int:
 
 def _tell_of_due(turn: Turn, project: Project, environment: str) -> Iterator[int]:
     length = project.rotation_policy[environment]
-    if not length:
+    if not length or ROTATION_DUE in alert_rules.of(project).off:
         return
     since = fn.coalesce(Key.rotated_at, Key.created_at)
 
@@ -165,14 +184,11 @@ def _tell_of_due(turn: Turn, project: Project, environment: str) -> Iterator[int
         return Finding(ROTATION_DUE, key, began, facts=facts)
 
     condition = (Key.environment == environment) & ~fn.EXISTS(alerts.told(ROTATION_DUE, "", since))
-    yield from _tell_old(turn, project, since, length, condition, find)
+    yield from _tell_old(turn, project, (ROTATION_DUE, length), since, condition, find)
 
 
 def _tell_of_unused(turn: Turn, project: Project) -> Iterator[int]:
-    waiting = Alert.select().where(
-        Alert.project == project, Alert.kind == UNUSED, Alert.state == OPEN
-    )
-    if UNUSED in alert_rules.of(project).off or waiting.count() >= OPEN_UNUSED_MAX:
+    if UNUSED in alert_rules.of(project).off:
         return
     since = fn.coalesce(Key.last_used_at, Key.created_at)
 
@@ -184,29 +200,35 @@ def _tell_of_unused(turn: Turn, project: Project) -> Iterator[int]:
 
     condition = ~fn.EXISTS(alerts.told(UNUSED, "", since))
     length = alert_rules.of(project).unused_after
-    yield from _tell_old(turn, project, since, length, condition, find)
+    yield from _tell_old(turn, project, (UNUSED, length), since, condition, find)
 
 
 def _tell_old(
     turn: Turn,
     project: Project,
+    what: tuple[str, str],
     since: Any,
-    length: str,
     condition: Any,
     find: Callable[[Key, int], Finding | None],
 ) -> Iterator[int]:
     """Tells of the project's active keys of which something has been so for as long, some at a
-    time. How long a month is `find` knows; here it is one of the shortest."""
+    time, until so many are open; others are told once there is room. How long a month is `find`
+    knows; here it is one of the shortest."""
+    kind, length = what
+    waiting = Alert.project == project, Alert.kind == kind, Alert.state == OPEN
+    room = OPEN_MAX - Alert.select().where(*waiting).count()
     last = ""
     shortest = clock.after(clock.SHORT_MONTHS_FROM, length) - clock.SHORT_MONTHS_FROM
-    while True:
+    while room > 0:
         now = clock.now()
         here = (Key.project == project) & keys.has_status(ACTIVE, now)
         meant = here & (since <= now - shortest) & condition
         query = Key.select(Key.id).where(meant, Key.id > last)
         some = list(query.order_by(Key.id).limit(BATCH))
         if some:
-            yield _tell_of(turn, some, meant, find, now)
+            told = _tell_of(turn, some, meant, find, now)
+            room -= told
+            yield told
         if len(some) < BATCH:
             return
         last = some[-1].id

@@ -119,6 +119,7 @@ def conclude(claimed: Delivery, outcome: Outcome, *, is_last: bool = False) -> N
     webhook, now = claimed.webhook, clock.now()
     leased = Webhook.id == webhook.id, Webhook.leased_until == webhook.leased_until
     Webhook.update(leased_until=now).where(*leased).execute()
+    db.hold(Delivery, claimed.id)
     delivery = Delivery.get_or_none(Delivery.id == claimed.id)
     if delivery is None or (delivery.status != PENDING and outcome.error):
         return  # it was ended meanwhile, or who took over an old lease has delivered it

@@ -37,8 +37,10 @@ BATCH = 50
 def renews_at(key: Key) -> int:
     """When the key's end moves on: some days before it comes. The key has an end and a period."""
     assert key.expires_at is not None and key.renewal_period is not None
-    period = clock.after(0, key.renewal_period)
-    return key.expires_at - min(AHEAD_MAX, period // AHEAD_SHARE)
+    gains = [clock.after(0, key.renewal_period)]
+    if key.project.maximum_lifetime:  # what is renewed ends that far from then at most
+        gains.append(clock.after(0, key.project.maximum_lifetime))
+    return key.expires_at - min(AHEAD_MAX, min(gains) // AHEAD_SHARE)
 
 
 def renewed_until(key: Key, now: int) -> int:
@@ -68,24 +70,27 @@ def run(turn: Turn) -> Iterator[int]:
                 with turn.write():
                     turn.add(_renew(key, now, early=True))
                 yield 1
+        yield 0
         if len(found) < BATCH:
             return
         last = found[-1].id
 
 
-def renew_late(key_id: str) -> bool:
-    """Renews a key whose end has come, in a transaction of its own; whether it was renewed."""
+def renew_late(key_id: str) -> None:
+    """Renews a key whose end has come, in a transaction of its own; not one that may not work
+    again."""
     if _not_before.get(key_id, -math.inf) > time.monotonic():
-        return False
+        return
     journal.settle()
     with db.write():
-        key = Key.get_or_none(Key.id == key_id)
-        is_renewed = key is not None and _renew(key, clock.now(), early=False)
-    if not is_renewed:
+        key, now = Key.get_or_none(Key.id == key_id), clock.now()
+        if key is not None:
+            _renew(key, now, early=False)
+        has_ended = Key.select().where(Key.id == key_id, Key.expires_at <= now).exists()
+    if has_ended:
         if len(_not_before) >= NOT_AGAIN_MAX:
             _not_before.clear()
         _not_before[key_id] = time.monotonic() + NOT_AGAIN_SECONDS
-    return is_renewed
 
 
 # Keys that checks could not renew: they are not tried at each check, for that asks for the lock.

@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from ipaddress import ip_network
-from typing import Any
+from typing import Any, TypeVar
 
 from peewee import fn
 
@@ -41,12 +41,16 @@ from console.jobs import Task, Turn
 from console.limits import CountsUnavailable, Window
 from console.models import Entry, Key, Place, Usage
 
+T = TypeVar("T")
+
 EVERY = 5 * clock.SECOND
 TOGETHER = 20_000  # entries that are read at once
 BEHIND_MAX = 1_000_000  # entries that nobody looked at for so long are no news
 KEYS_TOGETHER = 500
+# In one transaction: an alert takes some milliseconds, and others wait to write.
+TOLD_TOGETHER, LEARNED_TOGETHER = 20, 200
 # Entries of several processes are not stored in the order of their ids: so many are read twice.
-OVERLAP = 2_000
+OVERLAP = 20_000
 COUNTRY, NETWORK = "country", "network"
 NETWORK_BITS = {4: 24, 6: 48}
 PLACES_MAX = 500  # of a key: whoever is used from more is used from everywhere
@@ -74,7 +78,7 @@ def run(turn: Turn) -> Iterator[int]:
         with turn.write():
             turn.advance(newest)
     first = turn.position if db.is_sqlite() else max(0, turn.position - OVERLAP)
-    while first < newest:
+    while first < newest and turn.position < newest:
         last = min(newest, first + TOGETHER)
         seen = _read(first, last)
         for some in _parts(sorted(seen), KEYS_TOGETHER):
@@ -88,21 +92,28 @@ def run(turn: Turn) -> Iterator[int]:
 def _tell(turn: Turn, findings: Sequence[Finding], learned: Sequence[Place]) -> int:
     """Tells what was found, and keeps what was learned; how many alerts there are more. Whatever is
     asked for it was asked before: others write meanwhile."""
-    if not findings and not learned:
-        return 0
+    told = 0
+    for some in _parts(findings, TOLD_TOGETHER):
+        with turn.write():
+            new = len(alerts.report(some, clock.now()))
+            turn.add(new)
+        told += new
+    for places in _parts(sorted(learned, key=lambda one: one.key_id), LEARNED_TOGETHER):
+        _learn(turn, places)
+    return told
+
+
+def _learn(turn: Turn, places: Sequence[Place]) -> None:
     with turn.write():
-        for place in learned:
+        for place in places:
             values = {"first_at": place.first_at, "last_at": place.last_at}
             row = Place.insert(key=place.key_id, kind=place.kind, value=place.value, **values)
             row.on_conflict(
                 conflict_target=[Place.key, Place.kind, Place.value], preserve=[Place.last_at]
             ).execute()
-        told = alerts.report(findings, clock.now())
-        turn.add(len(told))
-    return len(told)
 
 
-def _parts(some: Sequence[str], size: int) -> Iterator[Sequence[str]]:
+def _parts(some: Sequence[T], size: int) -> Iterator[Sequence[T]]:
     for start in range(0, len(some), size):
         yield some[start : start + size]
 
@@ -140,9 +151,9 @@ def _look_at(seen: Mapping[str, Seen]) -> tuple[list[Finding], list[Place]]:
     found = {key.id: key for key in keys.joined().where(Key.id.in_(list(seen)))}
     findings, learned = _new_places(found, seen, now)
     for key_id, key in found.items():
-        findings += _old_secrets(key, seen[key_id], now)
+        findings += _old_secrets(key, seen[key_id])
         findings += _limits(key, seen[key_id], now)
-        findings += _burst(key, seen[key_id], now)
+        findings += _burst(key, seen[key_id])
     return findings, learned
 
 
@@ -219,7 +230,7 @@ def _tell_new(
         ip = places[kind, values[0]]
         facts = {many: values[:PLACES_SHOWN], "ip": ip, "country": country.of(ip)}
         yield Finding(told, key, today, values[0], facts, count=len(values))
-        if kind == COUNTRY:
+        if kind == COUNTRY and NEW_COUNTRY not in alert_rules.of(key.project).off:
             return
 
 
@@ -236,29 +247,29 @@ def prune_places(most: int) -> int:
 # --- refusals and limits --------------------------------------------------------------------------
 
 
-def _old_secrets(key: Key, seen: Seen, now: int) -> Iterator[Finding]:
+def _old_secrets(key: Key, seen: Seen) -> Iterator[Finding]:
     """A secret that holds no more, of a key that was revoked or rotated."""
-    today = clock.start_of("day", now)
     for code in OLD:
         if code in seen.refused:
-            _, ip, where = seen.last[code]
+            at, ip, where = seen.last[code]
             facts = {"code": code, "ip": ip, "country": where}
-            yield Finding(OLD_SECRET, key, today, code, facts, count=seen.refused[code])
+            day = clock.start_of("day", at)
+            yield Finding(OLD_SECRET, key, day, code, facts, count=seen.refused[code])
 
 
-def _burst(key: Key, seen: Seen, now: int) -> Iterator[Finding]:
+def _burst(key: Key, seen: Seen) -> Iterator[Finding]:
     """More refusals in this hour than the project calls usual; those that a limit or an old secret
     makes are told as such."""
     refused = {code: count for code, count in seen.refused.items() if code in BURST}
     if not refused or sum(refused.values()) * 2 < sum(seen.refused.values()):
         return
-    hour = clock.start_of("hour", now)
+    code = max(refused, key=lambda one: seen.last[one][0])
+    at, ip, where = seen.last[code]
+    hour = clock.start_of("hour", at)
     this_hour = Usage.subject_id == key.id, Usage.unit == "hour", Usage.start_at == hour
     usage = Usage.get_or_none(*this_hour)
     if usage is None or usage.denied < alert_rules.of(key.project).refusals_per_hour:
         return
-    code = max(refused, key=lambda one: seen.last[one][0])
-    _, ip, where = seen.last[code]
     facts = {"refusals": usage.denied, "code": code, "ip": ip, "country": where}
     yield Finding(REFUSALS, key, hour, facts=facts, count=usage.denied)
 
@@ -276,10 +287,10 @@ def _limits(key: Key, seen: Seen, now: int) -> Iterator[Finding]:
     for window in windows:
         used = window.limit - window.remaining
         refusal = QUOTA_EXCEEDED if window.name == limits.MONTH else RATE_LIMITED
-        if used >= window.limit or (
-            refusal in seen.refused and window is _likely(windows, refusal)
-        ):
-            yield _limit(LIMIT_REACHED, key, window, used, now)
+        has_refused = refusal in seen.refused and window is _likely(windows, refusal)
+        if used >= window.limit or has_refused:
+            at = seen.last[refusal][0] if has_refused else now
+            yield _limit(LIMIT_REACHED, key, window, window.limit, at)
         elif used * ALL_USED >= window.limit * percent:
             yield _limit(LIMIT_NEAR, key, window, used, now)
 
@@ -290,8 +301,8 @@ def _likely(windows: Sequence[Window], refusal: str) -> Window:
     return max(fitting, key=lambda one: (one.limit - one.remaining) / one.limit)
 
 
-def _limit(kind: str, key: Key, window: Window, used: int, now: int) -> Finding:
-    began = clock.start_of("month" if window.name == limits.MONTH else "day", now)
+def _limit(kind: str, key: Key, window: Window, used: int, at: int) -> Finding:
+    began = clock.start_of("month" if window.name == limits.MONTH else "day", at)
     facts = {
         "window": window.name,
         "limit": window.limit,

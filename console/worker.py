@@ -35,7 +35,8 @@ from console.outbound import Outcome
 log = logging.getLogger(__name__)
 
 AT_ONCE = 4
-LETTERS_AT_ONCE = 2
+LETTERS_AT_ONCE = 2  # of each channel
+GIVEN_UP_SECONDS = 300.0  # a letter's sending that has not ended by then holds up no others
 POLL_SECONDS = 1.0
 STEP_SECONDS = 0.01  # between two steps of a job, in which others write
 LOOK_SECONDS = 60.0
@@ -56,13 +57,14 @@ class Worker:
     ) -> None:
         self._timeout_seconds = timeout_seconds
         self._webhooks: set[str] = set()  # to which something is under way
-        self._letters: set[str] = set()  # that are under way
+        # The letters under way, and since when.
+        self._letters: dict[str, dict[str, float]] = {letterbox.MAIL: {}, letterbox.APPRISE: {}}
         self._outcomes: deque[Callable[[], None]] = deque()
         self._stopped = threading.Event()
         self._has_webhooks, self._look_at = False, -math.inf
         self._ask_at = dict.fromkeys((task.name for task in tasks), 0)
         self._tasks = tasks
-        self._running: tuple[Task, Iterator[object]] | None = None
+        self._running: deque[tuple[Task, Iterator[object]]] = deque()
         self._latest = 0  # instant
         self._attempts_at = -math.inf
         self._thread = threading.Thread(target=self._run, name="worker", daemon=True)
@@ -93,10 +95,19 @@ class Worker:
         ):
             self._webhooks.add(delivery.webhook_id)
             self._begin(self._deliver, delivery)
-        while len(self._letters) < LETTERS_AT_ONCE and (letter := letterbox.claim(self._letters)):
-            self._letters.add(letter.id)
+        for channel, under_way in self._letters.items():
+            self._post_due(channel, under_way)
+        return len(self._webhooks) + sum(map(len, self._letters.values()))
+
+    def _post_due(self, channel: str, under_way: dict[str, float]) -> None:
+        now = time.monotonic()
+        for letter_id in [
+            one for one, since in under_way.items() if now - since > GIVEN_UP_SECONDS
+        ]:
+            del under_way[letter_id]
+        while len(under_way) < LETTERS_AT_ONCE and (letter := letterbox.claim(channel, under_way)):
+            under_way[letter.id] = now
             self._begin(self._post, letter)
-        return len(self._webhooks) + len(self._letters)
 
     def _begin(self, send: Callable[..., None], what: Delivery | Letter) -> None:
         threading.Thread(target=send, args=[what], daemon=True).start()
@@ -139,23 +150,23 @@ class Worker:
 
     def _posted(self, letter: Letter, error: str | None) -> None:
         letterbox.conclude(letter, error)
-        self._letters.discard(letter.id)
+        self._letters[letter.channel].pop(letter.id, None)
 
     # --- jobs ---------------------------------------------------------------------------------
 
     def step(self) -> bool:
-        """One step of the job that is under way, or of one that is due; whether there was any.
+        """One step of one of the jobs under way, which take turns; whether there was any.
 
         Raises PeeweeException where not even the failure can be written down.
         """
-        if self._running is None:
-            self._running = self._claim()
-        if self._running is None:
+        self._claim()
+        if not self._running:
             return False
-        task, steps = self._running
+        task, steps = self._running.popleft()
         error: str | None = None
         try:
             next(steps)
+            self._running.append((task, steps))
             return True
         except StopIteration:
             pass
@@ -164,19 +175,18 @@ class Worker:
         except Exception as failure:
             log.exception("the job %s failed", task.name)
             error = str(failure) or type(failure).__name__
-        self._running = None
+        self._ask_at[task.name] = 0
         jobs.finish(task, error=error)
         return True
 
-    def _claim(self) -> tuple[Task, Iterator[object]] | None:
-        now = clock.now()
+    def _claim(self) -> None:
+        """Begins every job that is due and nobody's."""
+        now, running = clock.now(), {task.name for task, _ in self._running}
         for task in self._tasks:
-            if self._ask_at[task.name] > now:
-                continue
-            turn, self._ask_at[task.name] = jobs.claim(task)
-            if turn is not None:
-                return task, task.run(turn)
-        return None
+            if task.name not in running and self._ask_at[task.name] <= now:
+                turn, self._ask_at[task.name] = jobs.claim(task)
+                if turn is not None:
+                    self._running.append((task, task.run(turn)))
 
     def _mind_the_clock(self) -> None:
         """When the clock was set back, nothing waits for the time that it showed before."""
@@ -219,12 +229,11 @@ class Worker:
     def _finish(self) -> None:
         until = time.monotonic() + STOP_SECONDS / 2
         try:
-            if self._running is not None:
-                task, steps = self._running
+            for task, steps in self._running:
                 steps.close()  # type: ignore[attr-defined]
-                jobs.finish(task)
+                jobs.release(task)
             self._conclude()
-            while (self._webhooks or self._letters) and webhooks.news.wait(
+            while (self._webhooks or any(self._letters.values())) and webhooks.news.wait(
                 max(0, until - time.monotonic())
             ):
                 webhooks.news.clear()

@@ -166,6 +166,24 @@ def test_the_worker_does_one_step_at_a_time_and_what_fails_stops_no_other() -> N
     assert worker.step() is False
 
 
+def test_jobs_take_turns_so_that_a_long_one_holds_up_no_other() -> None:
+    other = Task("other", "", time.MINUTE, work)
+    worker = Worker(tasks=(TASK, other))
+    for _ in range(4):
+        worker.step()
+    assert done == ["count 0", "other 0", "count 1", "other 1"]
+
+
+def test_what_failed_is_asked_for_again_within_a_minute(clock: Clock) -> None:
+    worker = Worker(tasks=(FAILING,))
+    while worker.step():
+        pass
+    clock.move_ms(jobs.AGAIN_AFTER - 1)
+    assert worker.step() is False
+    clock.move_ms(1)
+    assert worker.step() is True
+
+
 def test_the_worker_sees_a_clock_that_was_set_back(clock: Clock) -> None:
     worker = Worker(tasks=(TASK,))
     while worker.step():
@@ -193,7 +211,7 @@ def test_a_worker_that_stops_leaves_its_turn_to_others(monkeypatch: pytest.Monke
     worker.start()
     assert begun.wait(10)
     worker.stop()
-    assert row("endless").holder is None
+    assert (row("endless").holder, row("endless").finished_at) == (None, None)
 
 
 # --- retention ------------------------------------------------------------------------------------

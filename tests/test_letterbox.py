@@ -45,7 +45,7 @@ def write(*recipients: str, subject: str = "A key expires") -> None:
 
 def send() -> str | None:
     """Sends the one that is due; what went wrong."""
-    letter = letterbox.claim()
+    letter = letterbox.claim() or letterbox.claim(letterbox.APPRISE)
     assert letter is not None
     error = letterbox.send(letter)
     letterbox.conclude(letter, error)
@@ -176,6 +176,20 @@ def test_who_was_disabled_meanwhile_is_sent_nothing(
     people.edit(member.id, {"disabled": True}, by=owner)
     assert letterbox.claim() is None
     assert (Letter.get().status, mailbox.mails) == (FAILED, [])
+
+
+def test_who_had_an_old_lease_does_not_end_the_new_one(mailbox: Mailbox, clock: Clock) -> None:
+    write()
+    slow = letterbox.claim()
+    clock.move_ms(letterbox.LEASE)
+    quick = letterbox.claim()
+    assert slow and quick
+    letterbox.conclude(slow, "it took too long")
+    assert letterbox.claim() is None
+    assert Letter.get().leased_until == quick.leased_until
+    letterbox.conclude(quick, None)
+    letterbox.conclude(slow, "it took too long")
+    assert (Letter.get().status, Letter.get().next_attempt_at) == (DELIVERED, None)
 
 
 # --- Apprise --------------------------------------------------------------------------------------

@@ -34,7 +34,7 @@ from console.alert_rules import (
 )
 from console.errors import Invalid
 from console.models import ACKNOWLEDGED, MUTED, OPEN, Alert, Event, Key, Letter, Project
-from tests.conftest import Clock, MakeKey, add_person, checked
+from tests.conftest import Clock, MakeKey, add_person, at_once, checked
 
 TEAM = "team@example.com"
 
@@ -504,6 +504,35 @@ def test_a_renewal_stays_within_what_the_project_allows(
     assert Key.get_by_id(key.id).expires_at == clock.instant + 30 * time.DAY
 
 
+def test_a_short_maximum_is_no_reason_to_renew_all_the_time(
+    make_key: MakeKey, operator: Actor, clock: Clock, tell: Tell
+) -> None:
+    projects.edit("shop", {"maximum_lifetime": "7d"}, by=operator)
+    make_key(expires_in="7d", auto_renew=True, renewal_period="30d")
+    for _ in range(24 * 14):
+        clock.move("1h")
+        jobs.run_now(renewal.TASK)
+    assert Event.select().where(Event.action == "key.renewed").count() == 2
+
+
+def test_of_checks_at_once_past_the_end_none_is_refused(make_key: MakeKey, clock: Clock) -> None:
+    key, secret = make_key(expires_in="30d", auto_renew=True)
+    check.check(check.Request(secret=secret, request_id="r"))
+    clock.move("30d")
+    verdicts = at_once(8, lambda _: check.check(check.Request(secret=secret, request_id="r")))
+    assert all(isinstance(one, check.Verdict) and one.is_valid for one in verdicts)
+    assert Event.select().where(Event.action == "key.renewed").count() == 1
+    assert Key.get_by_id(key.id).expires_at == time.after(key.expires_at, "30d")
+
+
+def test_the_old_secret_of_a_key_that_renews_itself_has_its_whole_grace(
+    make_key: MakeKey, operator: Actor, clock: Clock
+) -> None:
+    key, _ = make_key(expires_in="1d", auto_renew=True)
+    _, _, ends_at = keys.rotate(key.id, {"grace_period": "7d"}, by=operator)
+    assert ends_at == clock.instant + 7 * time.DAY
+
+
 def test_a_short_period_renews_in_its_last_quarter(
     make_key: MakeKey, clock: Clock, tell: Tell
 ) -> None:
@@ -583,6 +612,32 @@ def test_a_key_that_was_never_used_counts_from_the_day_it_was_made(
     clock.move("90d")
     assert tell() == [(UNUSED, "")]
     assert "is unused since 20 Nov 2026" in letters()[0].subject
+
+
+def test_so_many_unused_keys_are_open_at_a_time_and_the_others_come_later(
+    make_key: MakeKey, operator: Actor, clock: Clock, tell: Tell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(notices, "OPEN_MAX", 5)
+    monkeypatch.setattr(notices, "BATCH", 5)
+    for number in range(12):
+        make_key(name=f"Key {number}")
+    clock.move("90d")
+    assert len(tell()) == 5
+    assert tell() == []
+    alerts.acknowledge_many([one.id for one in Alert.select()], by=operator)
+    assert len(tell()) == 5
+
+
+def test_a_policy_that_is_taken_back_settles_what_it_said(
+    make_key: MakeKey, operator: Actor, clock: Clock, tell: Tell
+) -> None:
+    projects.edit("shop", {"rotation_policy": {}}, by=operator)
+    make_key()
+    clock.move("90d")
+    assert (ROTATION_DUE, "") in tell()
+    projects.edit("shop", {"rotation_policy": None}, by=operator)
+    tell()
+    assert Alert.get(Alert.kind == ROTATION_DUE).state == ACKNOWLEDGED
 
 
 def test_the_texts_have_no_holes(make_key: MakeKey, clock: Clock, tell: Tell) -> None:

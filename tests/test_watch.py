@@ -155,6 +155,14 @@ def test_a_muted_kind_tells_nothing_in_the_next_window(
     assert Event.select().where(Event.action == "alert.new_country").count() == 1
 
 
+def test_where_new_countries_are_not_told_their_networks_are(
+    known: str, use: Use, look: Look, operator: Actor
+) -> None:
+    projects.edit("shop", {"alerts": {"off": [NEW_COUNTRY]}}, by=operator)
+    use(known, BERLIN)
+    assert kinds(look()) == [NEW_NETWORK]
+
+
 def test_refused_requests_teach_no_place(known: str, use: Use, look: Look) -> None:
     use(known, BERLIN, permissions=("tasks:read",))
     look()
@@ -245,6 +253,19 @@ def test_a_secret_that_holds_no_more_and_is_still_used_is_told_once_a_day(
     clock.move("1d")
     use(secret, BERLIN)
     assert kinds(look()) == [OLD_SECRET]
+
+
+def test_a_request_of_yesterday_that_is_read_again_is_not_told_again(
+    make_key: MakeKey, use: Use, look: Look, clock: Clock, operator: Actor
+) -> None:
+    key, secret = make_key(rate_limit={"per_hour": 1})
+    use(secret, BERLIN, times=2)
+    keys.revoke(key.id, by=operator)
+    use(secret, BERLIN)
+    assert kinds(look()) == [LIMIT_REACHED, OLD_SECRET]
+    clock.move("1d")
+    Job.update(position=0).where(Job.name == "watch").execute()
+    assert look() == []
 
 
 def test_an_old_secret_in_its_grace_is_no_alert(

@@ -23,7 +23,7 @@ INDEXES = (
     'CREATE INDEX "key_ends" ON "key" ("expires_at") WHERE ("expires_at" IS NOT NULL)',
     'CREATE INDEX "alert_key_id" ON "alert" ("key_id")',
     'CREATE UNIQUE INDEX "alert_subject_kind_cause_window_at" ON "alert" ("subject", "kind", "cause", "window_at")',
-    'CREATE INDEX "alert_project_id_created_at_id" ON "alert" ("project_id", "created_at", "id")',
+    'CREATE INDEX "alert_project_id_state_created_at_id" ON "alert" ("project_id", "state", "created_at", "id")',
     'CREATE INDEX "alert_state_created_at_id" ON "alert" ("state", "created_at", "id")',
     'CREATE INDEX "place_last_at" ON "place" ("last_at")',
     'CREATE INDEX "letter_created_at" ON "letter" ("created_at")',

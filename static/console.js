@@ -76,7 +76,9 @@
     }
     prepare(dialog);
   });
+  const isBell = ({ detail }) => detail.target.id === "bell";  // it asks by itself, beside what matters
   body.addEventListener("htmx:afterSettle", (event) => {
+    if (isBell(event)) return;
     if (event.detail.target !== dialog) return settled(event.detail) || returnFocus();
     const first = dialog.querySelector("[aria-invalid=true]") || dialog.querySelector("[autofocus]");
     if (first) first.focus();
@@ -116,7 +118,7 @@
   let changed = null;
   body.addEventListener("keys-changed", (event) => { changed = event.detail.id; });
   body.addEventListener("htmx:afterSettle", (event) => {
-    const row = changed && event.detail.target !== dialog && document.getElementById(changed);
+    const row = changed && !isBell(event) && event.detail.target !== dialog && document.getElementById(changed);
     if (!row) return;
     row.classList.add("changed");
     changed = null;

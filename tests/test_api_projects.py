@@ -17,7 +17,8 @@ from tests.test_api import V1, access_token, assert_problem
 PROJECT_FIELDS = {
     "id", "slug", "name", "prefix", "key_format", "shows_environment", "key_limit",
     "permission_catalogue", "permission_presets", "plans", "environments",
-    "default_expiry", "maximum_lifetime", "alert_email", "archived", "created_at",
+    "default_expiry", "maximum_lifetime", "alert_email", "rotation_policy",
+    "alerts", "archived", "created_at",
 }  # fmt: skip
 Call = Callable[..., TestResponse]
 
@@ -60,6 +61,14 @@ def test_create_project_answers_the_project_and_where_it_is(call: Call) -> None:
         "default_expiry": None,
         "maximum_lifetime": None,
         "alert_email": None,
+        "rotation_policy": None,
+        "alerts": {
+            "off": [],
+            "learning_period": "7d",
+            "refusals_per_hour": 50,
+            "limit_percent": 80,
+            "unused_after": "90d",
+        },
         "archived": False,
         "created_at": "2026-11-20T10:30:00Z",
     }

@@ -13,6 +13,7 @@ from werkzeug.test import TestResponse
 
 from console import keys, projects
 from console.actor import Actor
+from console.alert_rules import OF_PROJECT
 from console.models import Event, Key, Project, Session
 from tests.conftest import PASSWORD, Clock, MakeKey, bearer, sign_in
 
@@ -62,7 +63,20 @@ CHANGES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         {"key_limit": 7, "default_expiry": "7d", "maximum_lifetime": "1y"},
     ),
     "environments": ({"environments": ["test"]}, {"environments": ["test"]}),
-    "alerts": ({"alert_email": "Team@example.com"}, {"alert_email": "Team@example.com"}),
+    "alerts": (
+        {"alert_email": "Team@example.com", "unused_after": "30d", "raised": ["expired"]},
+        {
+            "alert_email": "Team@example.com",
+            "alerts": {
+                "unused_after": "30d",
+                "off": [one for one in OF_PROJECT if one != "expired"],
+            },
+        },
+    ),
+    "rotation": (
+        {"rotation": "yes", "rotation_live": "60d", "rotation_test": ""},
+        {"rotation_policy": {"live": "60d", "test": None}},
+    ),
 }
 ENDS: dict[str, tuple[dict[str, str], Any]] = {
     "archive": ({"confirm": "Shop"}, ("PATCH", {"archived": True})),
@@ -261,6 +275,7 @@ OTHERS: dict[str, dict[str, Any]] = {
     "lifetimes": {"key_limit": "", "default_expiry": "", "maximum_lifetime": "2y"},
     "environments": {"environments": ["live"]},
     "alerts": {"alert_email": ""},
+    "rotation": {"rotation": "yes", "rotation_live": "90d", "rotation_test": "180d"},
 }
 SHOWN = {
     "general": "Name: Store", "secrets": "Prefix: vsp_sk Format: base62 Environment: Left out",
@@ -269,6 +284,7 @@ SHOWN = {
     "plans": "Plans: partner: 5 a minute; open: None",
     "lifetimes": "Live keys at most: 7 New keys live for: 7d Keys live at most: 1y",
     "environments": "New keys may be: test", "alerts": "Address of the team: team@example.com",
+    "rotation": "live keys after 60d",
 }  # fmt: skip
 SECOND = {"name": "tasks:write", "description": "Change tasks"}
 

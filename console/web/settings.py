@@ -169,14 +169,16 @@ def _alerts(form: Form, places: Places) -> dict[str, Any]:
     """The address, and the rules; of the kinds those are sent that are raised."""
     fields: dict[str, Any] = {"alert_email": form.get("alert_email", "").strip() or None}
     raised = form.getlist("raised")
-    rules: dict[str, Any] = {"off": [kind for kind in OF_PROJECT if kind not in raised]}
+    rules: dict[str, Any] = {}
+    if raised or "seen" in form:  # boxes that are not ticked are not sent
+        rules["off"] = [kind for kind in OF_PROJECT if kind not in raised]
     for name in ("learning_period", "unused_after"):
         if form.get(name, "").strip():
             rules[name] = form[name].strip()
     for name in ("refusals_per_hour", "limit_percent"):
         if form.get(name, "").strip():
             rules[name] = inputs.number(form[name].strip())
-    return {**fields, "alerts": rules}
+    return {**fields, "alerts": rules} if rules else fields
 
 
 def _rotation(form: Form, places: Places) -> dict[str, Any]:
@@ -329,7 +331,7 @@ def _in_words(name: str, value: Any) -> str:
             f"turned off: {off or 'nothing'}"
         )
     if name == "rotation_policy" and value:
-        return ", ".join(f"{one} keys after {value[one] or 'ever'}" for one in ENVIRONMENTS)
+        return ", ".join(f"{one} keys after {value[one]}" for one in ENVIRONMENTS if value[one])
     if name == "shows_environment":
         return "Secrets say live or test" if value else "Left out"
     return "Empty" if value is None else str(value)

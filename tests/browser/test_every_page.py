@@ -3,9 +3,12 @@ the screen, axe-core finds nothing, nothing breaks the content policy or asks an
 
 import json
 import re
+import time
 from collections.abc import Iterator
+from contextlib import closing
 
 import pytest
+from peewee import sqlite3
 from playwright.sync_api import Browser, Page, StorageState, expect
 
 from tests.browser.conftest import PASSWORD, Watched, barriers, profile, too_wide
@@ -15,6 +18,7 @@ from tests.server import RunningServer
 
 pytestmark = pytest.mark.browser
 
+WAIT_SECONDS = 30
 WIDTHS = (1280, 390, 801, 1024, 1151, 1920)
 EXAMINED = (1280, 390)
 THEMES = ("light", "dark")
@@ -48,6 +52,11 @@ PAGES = {
     "activity": "/projects/shop/activity",
     "integrate": "/projects/shop/integrate",
     "settings": "/projects/shop/settings",
+    "alerts": "/alerts",
+    "alerts found by nothing": "/alerts?kind=renewal",
+    "alert": "/alerts/{alert}",
+    "status": "/status",
+    "make a calendar link": "/projects/shop/settings/calendar/link",
     "archive a project": "/projects/shop/archive",
     "account": "/account",
     "second factor": "/account/second-factor",
@@ -76,6 +85,18 @@ class Installation:
         server.run("revoke-key", revoked["id"]).check_returncode()
         self._use(revoked["key"], "/api/v1/whoami")
         self.ids["refused"] = "2"
+        self.ids["alert"] = self._alert()
+
+    def _alert(self) -> str:
+        """That a revoked key is still used, which is noticed within seconds."""
+        until = time.monotonic() + WAIT_SECONDS
+        while time.monotonic() < until:
+            with closing(sqlite3.connect(self.server.data_dir / "latchkey.db")) as database:
+                found = database.execute("select id from alert").fetchall()
+            if found:
+                return str(found[0][0])
+            time.sleep(0.1)
+        raise AssertionError("no alert came")
 
     def _make(self, name: str) -> dict[str, str]:
         made = self.server.run(

@@ -375,6 +375,19 @@ def test_typing_a_search_leaves_an_open_menu_alone(page: Page) -> None:
     expect(page.get_by_role("dialog")).to_be_visible()
 
 
+def test_a_menu_stays_open_when_the_table_behind_it_is_fetched_anew(page: Page) -> None:
+    """As it is a moment after a change, when somebody is quick to open the next menu."""
+    opened = row(page, "Service 03")
+    opened.get_by_role("button", name="Actions").click()
+    expect(opened.get_by_role("menu")).to_be_visible()
+    with page.expect_response(lambda one: "/keys" in one.url):
+        page.evaluate("htmx.trigger(document.body, 'keys-changed', {id: null})")
+    expect(opened.get_by_role("menu")).to_be_visible()
+    expect(opened.get_by_role("menuitem", name="Edit")).to_be_focused()
+    page.keyboard.press("Escape")
+    expect(opened.get_by_role("menu")).to_be_hidden()
+
+
 # --- a telephone ----------------------------------------------------------------------------------
 
 

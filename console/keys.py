@@ -185,7 +185,7 @@ def key_to_analyse(key_id: str, *, by: Actor) -> Key:
 
 def key_to_change(key_id: str, *, by: Actor) -> Key:
     """The key, where the actor may change it, held for this transaction with its project."""
-    _hold([key_id])
+    hold_in_order([key_id])
     return _allowed(key_id, KEYS_WRITE, by)
 
 
@@ -202,12 +202,13 @@ def keys_to_change(key_ids: Iterable[str], *, by: Actor) -> list[Key]:
     Raises Invalid (ids), Unknown, Forbidden.
     """
     chosen = _chosen(key_ids)
-    _hold(chosen)
+    hold_in_order(chosen)
     return _each_allowed(chosen, KEYS_WRITE, by)
 
 
-def _hold(key_ids: Sequence[str]) -> None:
-    """Projects before keys, so that nobody waits in a circle; the ids are in order."""
+def hold_in_order(key_ids: Sequence[str]) -> None:
+    """Holds the keys for this transaction, and their projects before them, so that nobody waits in
+    a circle. The ids are in order."""
     if db.is_sqlite():
         return
     homes = Key.select(Key.project).where(Key.id.in_(list(key_ids)))

@@ -194,8 +194,7 @@ def hand_over_keys(person_id: str, owner: str, *, by: Actor) -> HandedOver:
 def _hand_over_all(person_id: str, key_ids: list[str], owner: str, *, by: Actor) -> int:
     """How many of these were still theirs, once all are held; no two who hold several wait for
     each other, for everybody holds them in this order."""
-    for key_id in key_ids:
-        db.hold(Key, key_id)
+    keys.hold_in_order(key_ids)
     theirs = Key.select(Key.id).where(Key.id.in_(key_ids), Key.owner == person_id)
     still = sorted(key.id for key in theirs)
     for key_id in still:

@@ -287,16 +287,17 @@ def _limits(key: Key, seen: Seen, now: int) -> Iterator[Finding]:
     for window in windows:
         used = window.limit - window.remaining
         refusal = QUOTA_EXCEEDED if window.name == limits.MONTH else RATE_LIMITED
-        has_refused = refusal in seen.refused and window is _likely(windows, refusal)
-        if used >= window.limit or has_refused:
-            at = seen.last[refusal][0] if has_refused else now
-            yield _limit(LIMIT_REACHED, key, window, window.limit, at)
+        if used >= window.limit:
+            yield _limit(LIMIT_REACHED, key, window, window.limit, now)
         elif used * ALL_USED >= window.limit * percent:
             yield _limit(LIMIT_NEAR, key, window, used, now)
+        # By the time that it is asked about, the one that refused may have begun anew.
+        if refusal in seen.refused and window is _likely(windows, refusal):
+            yield _limit(LIMIT_REACHED, key, window, window.limit, seen.last[refusal][0])
 
 
 def _likely(windows: Sequence[Window], refusal: str) -> Window:
-    """The limit that refused: by the time that it is asked about, it may have begun anew."""
+    """The limit that most likely refused: of which the most is used."""
     fitting = [one for one in windows if (one.name == limits.MONTH) == (refusal == QUOTA_EXCEEDED)]
     return max(fitting, key=lambda one: (one.limit - one.remaining) / one.limit)
 

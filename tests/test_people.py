@@ -12,8 +12,10 @@ import pytest
 from flask import Flask
 
 from console import (
+    alerts,
     chain,
     check,
+    db,
     first_owner,
     invitations,
     journal,
@@ -29,8 +31,10 @@ from console import (
 )
 from console import clock as console_clock
 from console.actor import Actor
+from console.alert_rules import UNUSED
+from console.alerts import Finding
 from console.errors import Conflict, Forbidden, Invalid, Refused, Unauthenticated, Unknown
-from console.models import Event, Link, Membership, Person, Project, Session
+from console.models import Alert, Event, Key, Link, Membership, Person, Project, Session
 from tests.conftest import PASSWORD, Clock, MakeKey, add_person, at_once, token_of
 
 SIGNING_KEY = "s" * 40
@@ -605,7 +609,22 @@ def test_nobody_waits_for_each_other_in_a_circle(
             check.check(check.Request(text, request_id=secrets.token_hex(8)))
         journal.settle()
 
+    def tell(number: int) -> None:
+        some = [keys.joined().where(Key.id == key_id).get() for key_id in ids]
+        facts = {"unused_since": "2026-11-20T10:30:00Z"}
+        found = [Finding(UNUSED, key, number // 12, facts=facts) for key in some]
+        with db.write():
+            alerts.report(found[:: -1 if number % 24 else 1], console_clock.now())
+
+    def acknowledge(number: int) -> None:
+        open_now = [one.id for one in Alert.select().where(Alert.state == "open").limit(4)]
+        alerts.acknowledge_many(open_now, by=owner)
+
     doings: list[Callable[[int], Any]] = [
+        tell,
+        acknowledge,
+        lambda number: key_many.revoke(ids[number % 3 :: 3], by=owner),
+        lambda number: keys.restore(ids[number % 6], by=owner),
         use,
         lambda number: signin.with_password(member.name, PASSWORD, ip=f"203.0.{number}.1"),
         lambda number: people.edit(member.id or "", {"name": f"Bob {number}"}, by=owner),
@@ -618,6 +637,6 @@ def test_nobody_waits_for_each_other_in_a_circle(
         lambda number: keys.create({"name": "New", "project": "shop"}, by=member),
     ]
     for turn in range(4):
-        at_once(16, lambda number, turn=turn: doings[number % 8](number + 16 * turn))
+        at_once(24, lambda number, turn=turn: doings[number % 12](number + 24 * turn))
     journal.settle()
     assert chain.verify().broken is None

@@ -102,7 +102,9 @@ HEADLINES: Mapping[str, Callable[[Facts], str]] = {
     RENEWAL: lambda facts: f"{_name(facts)} renews itself {_left(facts)}",
     RENEWAL_STOPPED: lambda facts: f"{_name(facts)} renews itself no more: nobody uses it",
     ROTATION_DUE: lambda facts: f"{_name(facts)} is due for a new secret",
-    UNUSED: lambda facts: f"{_name(facts)} is unused since {_day(facts['unused_since'])[:-11]}",
+    UNUSED: lambda facts: (
+        f"{_name(facts)} has been unused since {_day(facts['unused_since'])[:-11]}"
+    ),
     NEW_COUNTRY: lambda facts: f"{_name(facts)} was used from a new country: {_countries(facts)}",
     NEW_NETWORK: lambda facts: (
         f"{_name(facts)} was used from a new network: {', '.join(facts['networks'])}"
@@ -138,7 +140,7 @@ ADVICE: Mapping[str, Callable[[Facts], str]] = {
         f"working on {_day(facts['expires_at'])}. If it is still needed, extend it."
     ),
     ROTATION_DUE: lambda facts: (
-        f"Its secret is in use since {_day(facts['secret_since'])}. The project asks for a new one "
+        f"Its secret has been in use since {_day(facts['secret_since'])}. The project asks for a new one "
         "after as long. It goes on working until you rotate it."
     ),
     UNUSED: lambda facts: "If nobody needs it any more, revoke it: what is unused is not missed.",

@@ -241,7 +241,7 @@ def test_the_api_lists_reads_and_changes(
     assert set(listed) == FIELDS
     assert listed["key"] == {"id": key.id, "name": "Old", "prefix": key.prefix}
     assert (listed["kind"], listed["state"], listed["message"]) == (
-        "unused", "open", "“Old” is unused since 20 Nov 2026"
+        "unused", "open", "“Old” has been unused since 20 Nov 2026"
     )  # fmt: skip
     assert call("GET", f"/alerts/{alert.id}", secret=script).json == listed
     changed = call("PATCH", f"/alerts/{alert.id}", {"state": "muted"}, secret=script).json

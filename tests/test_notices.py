@@ -611,7 +611,7 @@ def test_a_key_that_was_never_used_counts_from_the_day_it_was_made(
     make_key()
     clock.move("90d")
     assert tell() == [(UNUSED, "")]
-    assert "is unused since 20 Nov 2026" in letters()[0].subject
+    assert "has been unused since 20 Nov 2026" in letters()[0].subject
 
 
 def test_so_many_unused_keys_are_open_at_a_time_and_the_others_come_later(

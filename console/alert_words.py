@@ -140,8 +140,8 @@ ADVICE: Mapping[str, Callable[[Facts], str]] = {
         f"working on {_day(facts['expires_at'])}. If it is still needed, extend it."
     ),
     ROTATION_DUE: lambda facts: (
-        f"Its secret has been in use since {_day(facts['secret_since'])}. The project asks for a new one "
-        "after as long. It goes on working until you rotate it."
+        f"Its secret has been in use since {_day(facts['secret_since'])}. The project asks for a "
+        "new one after as long. It goes on working until you rotate it."
     ),
     UNUSED: lambda facts: "If nobody needs it any more, revoke it: what is unused is not missed.",
     NEW_COUNTRY: lambda facts: (

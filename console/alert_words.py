@@ -66,10 +66,11 @@ def _day(text: str | None) -> str:
     )
 
 
-def _left(facts: Facts) -> str:
-    hours = facts["hours_left"]
+def _left(instant: str) -> str:
+    """How long it is until then, when this is said."""
+    hours = -(-(clock.parse(instant) - clock.now()) // clock.HOUR)
     if hours <= 1:
-        return "within the hour"
+        return "within the hour" if hours == 1 else "by now"
     return f"in {hours} hours" if hours < HOURS_UP_TO else f"in {-(-hours // 24)} days"
 
 
@@ -93,13 +94,14 @@ def _limit(facts: Facts) -> str:
 
 
 def _countries(facts: Facts) -> str:
-    return " and ".join(country.words_for(one, None) for one in facts["countries"])
+    *first, last = (country.words_for(one, None) for one in facts["countries"])
+    return f"{', '.join(first)} and {last}" if first else last
 
 
 HEADLINES: Mapping[str, Callable[[Facts], str]] = {
-    EXPIRING: lambda facts: f"{_name(facts)} expires {_left(facts)}",
+    EXPIRING: lambda facts: f"{_name(facts)} expires {_left(facts['expires_at'])}",
     EXPIRED_NOW: lambda facts: f"{_name(facts)} has expired",
-    RENEWAL: lambda facts: f"{_name(facts)} renews itself {_left(facts)}",
+    RENEWAL: lambda facts: f"{_name(facts)} renews itself {_left(facts['renews_at'])}",
     RENEWAL_STOPPED: lambda facts: f"{_name(facts)} renews itself no more: nobody uses it",
     ROTATION_DUE: lambda facts: f"{_name(facts)} is due for a new secret",
     UNUSED: lambda facts: (
@@ -193,9 +195,11 @@ def letter(alerts: Sequence["Alert"]) -> tuple[str, str]:
     parts = [_paragraph(alert) for alert in alerts[:NAMED_MAX]]
     if len(alerts) > NAMED_MAX:
         parts.append(f"And {len(alerts) - NAMED_MAX} more: {links.base_url()}/alerts")
+    slugs = {alert.facts.get("slug") for alert in alerts}
+    where = f"/projects/{slugs.pop()}/settings" if len(slugs) == 1 and None not in slugs else ""
     parts.append(
         "Latchkey tells the owner of a key, and the project's team. What it tells, and whom, is "
-        f"set in the project's settings at {links.base_url()}"
+        f"set in the project's settings: {links.base_url()}{where}"
     )
     return subject, "\n\n".join(parts) + "\n"
 

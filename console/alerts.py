@@ -31,6 +31,8 @@ from console.alert_rules import (
     EXPIRING,
     GUESSING,
     KINDS,
+    LIMIT_NEAR,
+    LIMIT_REACHED,
     NEW_COUNTRY,
     NEW_NETWORK,
     OLD_SECRET,
@@ -56,6 +58,7 @@ ENDS = (EXPIRING, EXPIRED_NOW, RENEWAL, RENEWAL_STOPPED)
 SETTLES: Mapping[str, tuple[str, ...]] = {
     "key.rotated": (ROTATION_DUE,),
     "key.renewed": ENDS,
+    "key.restored": (OLD_SECRET,),
     "key.revoked": tuple(kind for kind in KINDS if kind != OLD_SECRET),
 }
 NEWEST = [
@@ -189,6 +192,7 @@ def _facts_of(key: Key | None) -> dict[str, Any]:
         "prefix": key.prefix,
         "environment": key.environment,
         "project": key.project.name,
+        "slug": key.project.slug,
         "owner": key.owner.email if key.owner else None,
         "last_used_at": clock.iso(key.last_used_at),
         "expires_at": clock.iso(key.expires_at),
@@ -247,6 +251,8 @@ def settle(action: str, key: Key, changes: activity.Changes) -> None:
         kinds = ENDS
     if action == "key.edited" and "auto_renew" in changes:
         kinds += ENDS
+    if action == "key.edited" and not {"plan", "rate_limit", "monthly_quota"}.isdisjoint(changes):
+        kinds += (LIMIT_NEAR, LIMIT_REACHED)
     if kinds:
         settle_rows(Alert.key == key, Alert.kind.in_(kinds))
 
@@ -466,12 +472,20 @@ def _refuse_beyond(alert: Alert, by: Actor) -> None:
 
 @db.transaction
 def acknowledge_many(alert_ids: Iterable[str], *, by: Actor) -> int:
-    """Acknowledges those that are open; how many. Raises Unknown, Forbidden, and does none then."""
-    number = 0
+    """Acknowledges those that are open; how many. What is not there any more, or not theirs, is
+    passed over; where that is all, raises Unknown. Raises Forbidden, and does none then."""
+    number = found = 0
     for alert_id in sorted(set(alert_ids)):
-        if _allowed(alert_id, KEYS_WRITE, by).state == OPEN:
+        try:
+            alert = _allowed(alert_id, KEYS_WRITE, by)
+        except Unknown:
+            continue
+        found += 1
+        if alert.state == OPEN:
             change(alert_id, {"state": ACKNOWLEDGED}, by=by)
             number += 1
+    if not found:
+        raise Unknown("There is no such alert.")
     return number
 
 

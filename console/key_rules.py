@@ -116,8 +116,8 @@ def renewal_columns(
         if settings.renewal_period is not None:
             raise Invalid({"renewal_period": "is for keys with auto_renew alone"})
         return {"auto_renew": False, "renewal_period": None}
-    kept = key.renewal_period if key and settings.expires_in is None else None
-    period = settings.renewal_period or settings.expires_in or kept or _days_until(ends_at, now)
+    kept = key.renewal_period if key else None
+    period = settings.renewal_period or kept or settings.expires_in or _days_until(ends_at, now)
     try:
         key_fields.refuse_period(period)
         clock.after(ends_at, period)

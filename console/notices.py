@@ -9,7 +9,7 @@ from typing import Any
 from peewee import Tuple, fn
 
 from console import alert_rules, alerts, clock, journal, keys, renewal
-from console.alert_rules import EXPIRED_NOW, EXPIRING, RENEWAL, ROTATION_DUE, UNUSED
+from console.alert_rules import EXPIRED_NOW, EXPIRING, OF_PROJECT, RENEWAL, ROTATION_DUE, UNUSED
 from console.alerts import Finding
 from console.jobs import Task, Turn
 from console.models import ACTIVE, OPEN, Alert, Key, Project
@@ -124,11 +124,10 @@ def _end(cause: str) -> Callable[[Key, int], Finding | None]:
 
     def find(key: Key, now: int) -> Finding | None:
         assert key.expires_at is not None
-        facts: dict[str, Any] = {"hours_left": -(-(key.expires_at - now) // clock.HOUR)}
         if not cause:  # also of one that renews itself, and was not to be renewed
             return Finding(EXPIRED_NOW, key, key.expires_at)
         if not key.auto_renew:
-            return Finding(EXPIRING, key, key.expires_at, cause, facts)
+            return Finding(EXPIRING, key, key.expires_at, cause)
         return _renewal(key, cause, now)
 
     return find
@@ -137,7 +136,6 @@ def _end(cause: str) -> Callable[[Key, int], Finding | None]:
 def _renewal(key: Key, cause: str, now: int) -> Finding:
     assert key.expires_at is not None
     facts = {
-        "hours_left": max(1, -(-(renewal.renews_at(key) - now) // clock.HOUR)),
         "renews_at": clock.iso(renewal.renews_at(key)),
         "renewed_until": clock.iso(renewal.renewed_until(key, now)),
         "unused_since": clock.iso(alert_rules.unused_since(key)),
@@ -154,6 +152,8 @@ def tell_of_age(turn: Turn) -> Iterator[int]:
     journal.settle()
     with turn.write():
         turn.add(_settle_used())
+    for project in Project.select().order_by(Project.id):
+        yield _settle_unheard(turn, project)
     for project in Project.select().where(Project.archived_at.is_null()).order_by(Project.id):
         if not project.rotation_policy:
             with turn.write():
@@ -161,6 +161,16 @@ def tell_of_age(turn: Turn) -> Iterator[int]:
         for environment in project.rotation_policy or {}:
             yield from _tell_of_due(turn, project, environment)
         yield from _tell_of_unused(turn, project)
+
+
+def _settle_unheard(turn: Turn, project: Project) -> int:
+    """What the project does not want to hear of any more."""
+    kinds = OF_PROJECT if project.archived_at is not None else alert_rules.of(project).off
+    waiting = Alert.project == project, Alert.state == OPEN, Alert.kind.in_(list(kinds))
+    if not kinds or not Alert.select().where(*waiting).exists():
+        return 0
+    with turn.write():
+        return alerts.settle_rows(*waiting)
 
 
 def _settle_used() -> int:

@@ -24,7 +24,7 @@ from console.alert_rules import RENEWAL_STOPPED
 from console.alerts import Finding
 from console.errors import Conflict
 from console.jobs import Task, Turn
-from console.models import Key, Project
+from console.models import Key, Project, Usage
 
 AHEAD_MAX = 7 * clock.DAY
 AHEAD_SHARE = 4  # of a short period, so much of it
@@ -104,7 +104,7 @@ def _renew(key: Key, now: int, *, early: bool) -> bool:
     key = keys.joined().where(Key.id == key.id).first()
     if key is None or not _is_due(key, now, early):
         return False
-    if alert_rules.is_unused(key, now):
+    if not _is_used(key, now):
         _stop(key, now)
         return False
     old, until = key.expires_at, renewed_until(key, now)
@@ -115,6 +115,18 @@ def _renew(key: Key, now: int, *, early: bool) -> bool:
     key.save(only=key.dirty_fields)
     _record("key.renewed", key, {"expires_at": (clock.iso(old), clock.iso(until))})
     return True
+
+
+def _is_used(key: Key, now: int) -> bool:
+    """Whether anybody was let in with it of late; whoever was only refused had no use of it."""
+    if alert_rules.is_unused(key, now):
+        return False
+    since = now - clock.after(0, alert_rules.of(key.project).unused_after)
+    if key.created_at > since:
+        return True
+    days = Usage.subject_id == key.id, Usage.unit == "day", Usage.allowed > 0
+    first = clock.start_of("day", since)
+    return bool(Usage.select().where(*days, Usage.start_at >= first).exists())
 
 
 def _stays_ended(key: Key, now: int) -> bool:

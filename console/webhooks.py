@@ -30,6 +30,7 @@ from console import (
     secret,
 )
 from console.actor import COMMAND, Actor
+from console.alert_rules import GUESSING
 from console.errors import Conflict, Unknown
 from console.fields import Fields, Instant, OneOf, Text, text_schema
 from console.key_fields import Rotation
@@ -45,8 +46,12 @@ SEAL_PURPOSE = "latchkey/webhook"
 GONE = 410
 DELIVERY_STATUSES = (PENDING, DELIVERED, FAILED)
 TEST_EVENT = "webhook.test"
-# Those of people belong to no project, so no webhook is told of them.
-TOLD = tuple(action for action in activity.ACTIONS if not action.startswith("person."))
+# Those of people, and of who guesses at keys, belong to no project, so no webhook is told of them.
+TOLD = tuple(
+    action
+    for action in activity.ACTIONS
+    if not action.startswith("person.") and action != f"alert.{GUESSING}"
+)
 PATTERNS = (
     outbox.EVERY,
     *dict.fromkeys(f"{action.partition('.')[0]}.*" for action in TOLD),

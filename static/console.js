@@ -397,6 +397,20 @@
   document.addEventListener("mouseover", tell);
   document.addEventListener("focusin", tell);
 
+  // --- alerts: who deals with one by the keyboard goes on with the next
+  let dealt = null;
+  on("htmx:beforeSwap", ({ detail }) => {
+    if (detail.target.id !== "alerts") return;
+    const alert = document.activeElement.closest?.(".alert");
+    dealt = alert && [...alert.parentElement.children].indexOf(alert);
+  });
+  on("htmx:afterSettle", ({ detail }) => {
+    if (detail.target.id !== "alerts" || dealt === null || document.activeElement !== body) return;
+    const left = document.querySelectorAll("#alerts .alert h2 a");
+    (left[Math.min(dealt, left.length - 1)] || document.querySelector("h1")).focus();
+    dealt = null;
+  });
+
   // --- audit log: new entries come by themselves, unless somebody reads or chooses just then
   let wait = 2000, fresh = 0, told = 0;
   const tellOf = (log, words) => { log.querySelector("[data-says]").textContent = words; };

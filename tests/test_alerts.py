@@ -32,10 +32,10 @@ FIELDS = {
 }  # fmt: skip
 # What each kind says besides its key's own facts.
 FACTS: dict[str, dict[str, Any]] = {
-    "expiring": {"hours_left": 168},
+    "expiring": {},
     "expired": {},
     "renewal": {
-        "hours_left": 552, "renews_at": "2027-01-01T00:00:00Z", "is_unused": False,
+        "renews_at": "2027-01-01T00:00:00Z", "is_unused": False,
         "renewed_until": "2027-04-01T00:00:00Z", "unused_since": "2026-11-20T10:30:00Z",
     },
     "renewal_stopped": {"unused_since": "2026-11-20T10:30:00Z"},
@@ -185,14 +185,37 @@ def test_what_a_stopped_key_was_about_is_of_the_past(
     assert left == ({"old_secret"} if action == "revoke" else set())
 
 
-def test_several_are_acknowledged_together_or_none(
+def test_what_is_so_no_more_is_settled_by_what_changed_it(
+    make_key: MakeKey, owner: Actor, clock: Clock
+) -> None:
+    key, _ = make_key(rate_limit={"per_hour": 5})
+    keys.revoke(key.id, by=owner)
+    add("old_secret", key, clock)
+    add("limit_reached", key, clock)
+    keys.restore(key.id, by=owner)
+    assert {one.kind for one in Alert.select().where(Alert.state == OPEN)} == {"limit_reached"}
+    keys.edit(key.id, {"plan": "unlimited"}, by=owner)
+    assert Alert.select().where(Alert.state == OPEN).count() == 0
+
+
+def test_how_long_it_is_until_then_is_said_as_of_now(make_key: MakeKey, clock: Clock) -> None:
+    key, _ = make_key(name="Old", expires_in="30d")
+    alert = add("expiring", Key.get_by_id(key.id), clock)
+    for passed, words in (("0", "in 30 days"), ("21d", "in 9 days"), ("8d", "in 24 hours")):
+        if passed != "0":
+            clock.move(passed)
+        assert alerts.as_dict(alert)["message"] == f"“Old” expires {words}"
+
+
+def test_several_are_acknowledged_and_what_is_gone_is_passed_over(
     three: dict[str, Alert], member: Actor, admin: Actor
 ) -> None:
     both = [three["own"].id, three["others"].id]
     with pytest.raises(Unknown):
-        alerts.acknowledge_many(both, by=member)
-    assert Alert.select().where(Alert.state == ACKNOWLEDGED).count() == 0
-    assert alerts.acknowledge_many(both, by=admin) == 2
+        alerts.acknowledge_many([three["others"].id, "alr_gone"], by=member)
+    assert alerts.acknowledge_many([*both, "alr_gone"], by=member) == 1
+    assert Alert.get(Alert.state == ACKNOWLEDGED) == three["own"]
+    assert alerts.acknowledge_many(both, by=admin) == 1
     assert alerts.acknowledge_many(both, by=admin) == 0
 
 

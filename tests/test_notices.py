@@ -504,6 +504,42 @@ def test_a_renewal_stays_within_what_the_project_allows(
     assert Key.get_by_id(key.id).expires_at == clock.instant + 30 * time.DAY
 
 
+def test_who_is_only_refused_has_no_use_of_a_key(
+    make_key: MakeKey, clock: Clock, tell: Tell
+) -> None:
+    key, secret = make_key(expires_in="120d", auto_renew=True, ip_allowlist=["10.0.0.1"])
+    for _ in range(119):
+        clock.move("1d")
+        checked(check.Request(secret=secret, request_id="r", ip="10.0.0.2"))
+        tell()
+    assert Key.get_by_id(key.id).expires_at == key.expires_at
+    assert Event.select().where(Event.action == "key.renewal_stopped").count() == 1
+
+
+def test_a_new_end_leaves_the_period_alone(
+    make_key: MakeKey, operator: Actor, clock: Clock
+) -> None:
+    key, _ = make_key(expires_in="2d", auto_renew=True, renewal_period="60d")
+    assert keys.edit(key.id, {"expires_in": "1y"}, by=operator).renewal_period == "60d"
+    assert keys.edit(key.id, {"renewal_period": "7d"}, by=operator).renewal_period == "7d"
+    off = keys.edit(key.id, {"auto_renew": False}, by=operator)
+    assert (off.auto_renew, off.renewal_period) == (False, None)
+    again = keys.edit(key.id, {"auto_renew": True, "expires_in": "30d"}, by=operator)
+    assert again.renewal_period == "30d"
+
+
+def test_what_is_turned_off_later_is_settled(
+    make_key: MakeKey, operator: Actor, clock: Clock, tell: Tell
+) -> None:
+    make_key(expires_in="31d")
+    clock.move("2d")
+    tell()
+    projects.edit("shop", {"alerts": {"off": [EXPIRING]}}, by=operator)
+    clock.move("1h")
+    tell()
+    assert Alert.get().state == ACKNOWLEDGED
+
+
 def test_a_short_maximum_is_no_reason_to_renew_all_the_time(
     make_key: MakeKey, operator: Actor, clock: Clock, tell: Tell
 ) -> None:

@@ -6,6 +6,7 @@ from console import calendar_feed, projects
 from console.api import answer, caller, listed, nothing, object_body, query
 from console.api.calls import CALLER, OWNER, ListOf, call
 from console.calendar_feed import CalendarLink
+from console.fields import Fields
 from console.paging import PageQuery
 from console.permissions import PROJECTS_MANAGE
 from console.projects import NewProject, ProjectChange, ProjectObject
@@ -111,6 +112,7 @@ def make_calendar_link(slug: str) -> Response:
     A calendar program that is given the address follows the coming ends of keys: their names,
     prefixes, owners and last uses, never a secret. It needs no credential.
     """
+    Fields.read(object_body())  # it takes none
     return answer(calendar_feed.make_link(slug, by=caller().actor), 201)
 
 

@@ -71,6 +71,8 @@ def test_the_bell_leads_to_what_is_open_and_each_is_dealt_with(
     alert = page.get_by_role("listitem").filter(has_text=export)
     alert.get_by_role("link", name="Revoke this key").click()
     page.get_by_role("button", name="Revoke").last.click()
+    expect(page.locator("#dialog")).to_be_hidden()
+    page.wait_for_load_state("load")
     page.goto(f"{server.url}/alerts")
     expect(page.get_by_role("listitem").filter(has_text=export)).to_have_count(0)
     expect(bell).to_contain_text("1")

@@ -49,6 +49,7 @@ from console.permissions import AUDIT_READ, KEYS_WRITE
 STATES = (OPEN, ACKNOWLEDGED, MUTED)
 ANY = "any"
 COUNTED_MAX = 100
+COUNTED_AGAIN = clock.MINUTE
 # How many causes are told in one window: of a key, or of the installation.
 MOST = {NEW_COUNTRY: 5, NEW_NETWORK: 5, GUESSING: 10}
 KEPT = 365 * clock.DAY
@@ -113,6 +114,20 @@ def report(findings: Iterable[Finding], now: int) -> list[Alert]:
         _record(f"alert.{alert.kind}", alert, latchkey(), _told_facts(alert))
     _write_letters(told)
     return told
+
+
+def news(findings: Sequence[Finding], now: int) -> list[Finding]:
+    """Those of the findings of which `report` would write anything: what has a row is counted up
+    once in a while. Only reads, so that whoever finds the same again and again waits for nobody."""
+    subjects = sorted({one.subject for one in findings})
+    columns = Alert.subject, Alert.kind, Alert.cause, Alert.window_at
+    rows: Any = Alert.select(*columns).where(
+        Alert.subject.in_(subjects), Alert.last_at > now - COUNTED_AGAIN
+    )
+    told = set(rows.tuples())
+    return [
+        one for one in findings if (one.subject, one.kind, one.cause, one.window_at) not in told
+    ]
 
 
 def _is_wanted(finding: Finding) -> bool:

@@ -146,76 +146,108 @@ def _places(ip: str | None, code: str | None) -> Iterator[tuple[tuple[str, str],
 
 
 def _look_at(seen: Mapping[str, Seen]) -> tuple[list[Finding], list[Place]]:
-    """What is worth telling of these keys, and from where they were let in that is to be kept."""
+    """What is worth telling of these keys, and from where they were let in that is to be kept.
+
+    Most keys are used as they always are: only of the others more is asked than that.
+    """
     now = clock.now()
-    found = {key.id: key for key in keys.joined().where(Key.id.in_(list(seen)))}
-    findings, learned = _new_places(found, seen, now)
+    known = _known_places([key_id for key_id in seen if seen[key_id].places])
+    elsewhere = {key_id for key_id in seen if _is_elsewhere(seen[key_id], known[key_id], now)}
+    refused = {key_id for key_id in seen if seen[key_id].refused}
+    wanted = elsewhere | refused | _limited(list(seen))
+    found = {key.id: key for key in keys.joined().where(Key.id.in_(sorted(wanted)))}
+    denied = _denied({key_id: seen[key_id] for key_id in refused})
+    used = [key_id for key_id in found if key_id in elsewhere]
+    findings, learned = _new_places({one: found[one] for one in used}, seen, known, now)
     for key_id, key in found.items():
         findings += _old_secrets(key, seen[key_id])
         findings += _limits(key, seen[key_id], now)
-        findings += _burst(key, seen[key_id])
-    return findings, learned
+        findings += _burst(key, seen[key_id], denied)
+    return alerts.news(findings, now), learned
+
+
+def _limited(key_ids: list[str]) -> set[str]:
+    """Which of the keys have any limit."""
+    has_any = (Key.plan != limits.UNLIMITED) | Key.monthly_quota.is_null(False)
+    rows: Any = Key.select(Key.id).where(Key.id.in_(key_ids), has_any).tuples()
+    return {key_id for (key_id,) in rows}
+
+
+def _denied(seen: Mapping[str, Seen]) -> dict[tuple[str, int], int]:
+    """How often each key was refused in the hour of its last refusals."""
+    hours = {clock.start_of("hour", last[0]) for one in seen.values() for last in one.last.values()}
+    columns = Usage.subject_id, Usage.start_at, Usage.denied
+    rows: Any = Usage.select(*columns).where(
+        Usage.subject_id.in_(list(seen)), Usage.unit == "hour", Usage.start_at.in_(sorted(hours))
+    )
+    return {(key_id, start_at): count for key_id, start_at, count in rows.tuples()}
 
 
 # --- places -------------------------------------------------------------------------------------
 
 
+Known = Mapping[tuple[str, str], tuple[int, int]]  # kind and value -> first and last seen
+
+
+def _known_places(key_ids: list[str]) -> Mapping[str, Known]:
+    known: dict[str, dict[tuple[str, str], tuple[int, int]]] = defaultdict(dict)
+    columns = Place.key, Place.kind, Place.value, Place.first_at, Place.last_at
+    rows: Any = Place.select(*columns).where(Place.key.in_(key_ids)).tuples()
+    for key_id, kind, value, first_at, last_at in rows:
+        known[key_id][kind, value] = first_at, last_at
+    return known
+
+
+def _is_elsewhere(seen: Seen, known: Known, now: int) -> bool:
+    """Whether there is anything to learn of where the key was let in from."""
+    before = now - clock.DAY
+    return any(place not in known or known[place][1] < before for place in seen.places)
+
+
 def _new_places(
-    found: Mapping[str, Key], seen: Mapping[str, Seen], now: int
+    found: Mapping[str, Key], seen: Mapping[str, Seen], known: Mapping[str, Known], now: int
 ) -> tuple[list[Finding], list[Place]]:
     """What is new to those that are known well, and what is to be learned of all."""
-    used = [key_id for key_id in found if seen[key_id].places]
-    known: dict[str, dict[tuple[str, str], Place]] = defaultdict(dict)
-    for row in Place.select().where(Place.key.in_(used)):
-        known[row.key_id][row.kind, row.value] = row
     findings: list[Finding] = []
     learned: list[Place] = []
     today = clock.start_of("day", now)
-    for key_id in used:
+    for key_id, key in found.items():
         places, before = seen[key_id].places, known[key_id]
-        new = [place for place in places if place not in before]
-        learned += _learned(
-            key_id, new, [before[one] for one in places if one in before], before, now
-        )
-        if before and _is_known_well(found[key_id], before.values(), now):
-            findings += _tell_new(found[key_id], new, before, places, today)
+        learned += _learned(key_id, places, before, now)
+        if before and _is_known_well(key, before, now):
+            new = [place for place in places if place not in before]
+            findings += _tell_new(key, new, before, places, today)
     return findings, learned
 
 
 def _learned(
-    key_id: str,
-    new: Iterable[tuple[str, str]],
-    again: Iterable[Place],
-    before: Mapping[tuple[str, str], Place],
-    now: int,
+    key_id: str, places: Iterable[tuple[str, str]], before: Known, now: int
 ) -> Iterator[Place]:
     """Places as they are to be kept: new ones, up to so many, and those that were last seen on an
     earlier day."""
     room = {kind: PLACES_MAX - _number(before, kind) for kind in (COUNTRY, NETWORK)}
-    for kind, value in new:
-        if room[kind] > 0:
-            room[kind] -= 1
-            yield Place(key=key_id, kind=kind, value=value, first_at=now, last_at=now)
-    for place in again:
-        if place.last_at < now - clock.DAY:
-            place.last_at = now
-            yield place
+    for kind, value in places:
+        first_at, last_at = before.get((kind, value), (now, 0))
+        is_new = (kind, value) not in before
+        room[kind] -= is_new
+        if (is_new and room[kind] >= 0) or (not is_new and last_at < now - clock.DAY):
+            yield Place(key=key_id, kind=kind, value=value, first_at=first_at, last_at=now)
 
 
 def _number(places: Iterable[tuple[str, str]], kind: str) -> int:
     return sum(1 for one, _ in places if one == kind)
 
 
-def _is_known_well(key: Key, places: Iterable[Place], now: int) -> bool:
+def _is_known_well(key: Key, known: Known, now: int) -> bool:
     """Whether for long enough it was learned from where the key is used."""
-    since = min(place.first_at for place in places)
+    since = min(first_at for first_at, _ in known.values())
     return clock.after(since, alert_rules.of(key.project).learning_period) <= now
 
 
 def _tell_new(
     key: Key,
     new: Sequence[tuple[str, str]],
-    before: Mapping[tuple[str, str], Place],
+    before: Known,
     places: Mapping[tuple[str, str], str],
     today: int,
 ) -> Iterator[Finding]:
@@ -257,7 +289,7 @@ def _old_secrets(key: Key, seen: Seen) -> Iterator[Finding]:
             yield Finding(OLD_SECRET, key, day, code, facts, count=seen.refused[code])
 
 
-def _burst(key: Key, seen: Seen) -> Iterator[Finding]:
+def _burst(key: Key, seen: Seen, denied: Mapping[tuple[str, int], int]) -> Iterator[Finding]:
     """More refusals in this hour than the project calls usual; those that a limit or an old secret
     makes are told as such."""
     refused = {code: count for code, count in seen.refused.items() if code in BURST}
@@ -266,12 +298,11 @@ def _burst(key: Key, seen: Seen) -> Iterator[Finding]:
     code = max(refused, key=lambda one: seen.last[one][0])
     at, ip, where = seen.last[code]
     hour = clock.start_of("hour", at)
-    this_hour = Usage.subject_id == key.id, Usage.unit == "hour", Usage.start_at == hour
-    usage = Usage.get_or_none(*this_hour)
-    if usage is None or usage.denied < alert_rules.of(key.project).refusals_per_hour:
+    number = denied.get((key.id, hour), 0)
+    if number < alert_rules.of(key.project).refusals_per_hour:
         return
-    facts = {"refusals": usage.denied, "code": code, "ip": ip, "country": where}
-    yield Finding(REFUSALS, key, hour, facts=facts, count=usage.denied)
+    facts = {"refusals": number, "code": code, "ip": ip, "country": where}
+    yield Finding(REFUSALS, key, hour, facts=facts, count=number)
 
 
 def _limits(key: Key, seen: Seen, now: int) -> Iterator[Finding]:

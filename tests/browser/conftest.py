@@ -100,7 +100,8 @@ def too_wide(page: Page) -> bool:
 
 def barriers(page: Page) -> list[str]:
     """What axe-core finds on the page as it stands, its open dialog included."""
-    page.evaluate(AT_REST)  # what fades in is pale until then
+    page.emulate_media(reduced_motion="reduce")  # what fades in is pale: nothing begins to
+    page.evaluate(AT_REST)
     found = Axe().run(page).response["violations"]
     return [
         f"{one['id']}: {node['target']} {node['html'][:200]}" for one in found

@@ -72,6 +72,7 @@ def test_settings_are_saved_part_by_part_and_a_project_is_archived(
     expect(plans.get_by_text("No key on it")).to_be_visible()
 
     page.get_by_role("link", name="Archive project").click()
+    expect(page.get_by_label("Type the project's name to confirm")).to_be_visible()
     assert_good(page)
     page.get_by_label("Type the project's name to confirm").fill(slug.title())
     page.get_by_role("button", name="Archive Project").click()

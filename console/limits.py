@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from console import clock
-from console.models import LIVE, LimitCount
+from console.models import LIVE, Key, LimitCount
 
 UNLIMITED, FREE, PROFESSIONAL, ENTERPRISE = "unlimited", "free", "professional", "enterprise"
 Figures = tuple[int | None, int | None]  # per minute, per hour
@@ -98,6 +98,11 @@ def limits_of(key: Limited) -> Limits:
     quota = key.monthly_quota if key.environment == LIVE else None
     named = ((MINUTE, per_minute), (HOUR, per_hour), (MONTH, quota))
     return tuple((name, limit) for name, limit in named if limit is not None)
+
+
+def has_any() -> Any:
+    """The condition of a query for the keys that any window may bind, by `limits_of`."""
+    return (Key.plan != UNLIMITED) | Key.monthly_quota.is_null(False)
 
 
 def spend(key_id: str, limits: Limits, cost: int, now: int) -> Allowance:

@@ -93,7 +93,7 @@ def _tell(turn: Turn, findings: Sequence[Finding], learned: Sequence[Place]) -> 
     """Tells what was found, and keeps what was learned; how many alerts there are more. Whatever is
     asked for it was asked before: others write meanwhile."""
     told = 0
-    for some in _parts(findings, TOLD_TOGETHER):
+    for some in _parts(alerts.news(findings, clock.now()), TOLD_TOGETHER):
         with turn.write():
             new = len(alerts.report(some, clock.now()))
             turn.add(new)
@@ -157,19 +157,18 @@ def _look_at(seen: Mapping[str, Seen]) -> tuple[list[Finding], list[Place]]:
     wanted = elsewhere | refused | _limited(list(seen))
     found = {key.id: key for key in keys.joined().where(Key.id.in_(sorted(wanted)))}
     denied = _denied({key_id: seen[key_id] for key_id in refused})
-    used = [key_id for key_id in found if key_id in elsewhere]
-    findings, learned = _new_places({one: found[one] for one in used}, seen, known, now)
+    used = {key_id: key for key_id, key in found.items() if key_id in elsewhere}
+    findings, learned = _new_places(used, seen, known, now)
     for key_id, key in found.items():
         findings += _old_secrets(key, seen[key_id])
         findings += _limits(key, seen[key_id], now)
         findings += _burst(key, seen[key_id], denied)
-    return alerts.news(findings, now), learned
+    return findings, learned
 
 
 def _limited(key_ids: list[str]) -> set[str]:
     """Which of the keys have any limit."""
-    has_any = (Key.plan != limits.UNLIMITED) | Key.monthly_quota.is_null(False)
-    rows: Any = Key.select(Key.id).where(Key.id.in_(key_ids), has_any).tuples()
+    rows: Any = Key.select(Key.id).where(Key.id.in_(key_ids), limits.has_any()).tuples()
     return {key_id for (key_id,) in rows}
 
 
@@ -252,10 +251,7 @@ def _tell_new(
     today: int,
 ) -> Iterator[Finding]:
     """One finding for each kind of place, and none of networks in a new country: that says it."""
-    for told, kind, many in (
-        (NEW_COUNTRY, COUNTRY, "countries"),
-        (NEW_NETWORK, NETWORK, "networks"),
-    ):
+    for told, kind, many in TOLD_OF:
         values = sorted(value for one, value in new if one == kind)
         if not values or _number(before, kind) >= PLACES_MAX:
             continue

@@ -5,6 +5,7 @@ import shutil
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -242,6 +243,21 @@ def add_alert(key: Key) -> Alert:
     with db.write():
         [alert] = alerts.report([finding], clock.now())
     return alert
+
+
+@contextmanager
+def statements(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """The SQL that is run meanwhile, without what it is asked about."""
+    run: list[str] = []
+    execute = type(db.handle.obj).execute_sql
+
+    def noted(self: Any, sql: str, *more: Any, **named: Any) -> Any:
+        run.append(sql)
+        return execute(self, sql, *more, **named)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(db.handle.obj), "execute_sql", noted)
+        yield run
 
 
 def token_of(sent: Sent) -> str:

@@ -3,8 +3,7 @@ that neither the database nor a log or an event ever holds the link."""
 
 import json
 import re
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from datetime import UTC, datetime
 from html import unescape
 from typing import Any
@@ -16,7 +15,7 @@ from flask.testing import FlaskClient
 from icalendar import Calendar, Event
 from werkzeug.test import TestResponse
 
-from console import calendar_feed, clock, db, keys, links, members, projects, renewal
+from console import calendar_feed, clock, keys, links, members, projects, renewal
 from console.actor import Actor
 from console.errors import Conflict, Forbidden, Unknown
 from console.models import TABLES, Key, Project
@@ -31,6 +30,7 @@ from tests.conftest import (
     at_once,
     bearer,
     sign_in,
+    statements,
 )
 
 SETTINGS = "/projects/shop/settings"
@@ -65,21 +65,6 @@ def summaries(token: str) -> list[str]:
 
 def at(text: str) -> datetime:
     return datetime.fromisoformat(text).replace(tzinfo=UTC)
-
-
-@contextmanager
-def statements(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
-    """The SQL that is run meanwhile."""
-    run: list[str] = []
-    execute = type(db.handle.obj).execute_sql
-
-    def noted(self: Any, sql: str, *more: Any, **named: Any) -> Any:
-        run.append(sql)
-        return execute(self, sql, *more, **named)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(type(db.handle.obj), "execute_sql", noted)
-        yield run
 
 
 # --- what it tells --------------------------------------------------------------------------

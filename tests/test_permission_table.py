@@ -3,7 +3,6 @@ what is not theirs answers as what is not there, after the same work."""
 
 import re
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,7 +14,6 @@ from werkzeug.test import TestResponse
 from console import (
     calendar_feed,
     clock,
-    db,
     journal,
     keys,
     people,
@@ -28,7 +26,7 @@ from console.actor import ADMIN_ROLE, MEMBER, VIEWER, Actor, command_line
 from console.api.calls import CALLS
 from console.models import Delivery, Entry, Key, Membership, Person, Project, Webhook
 from console.permissions import CONSOLE
-from tests.conftest import PASSWORD, V1, add_alert, add_person, bearer, sign_in
+from tests.conftest import PASSWORD, V1, add_alert, add_person, bearer, sign_in, statements
 from tests.server import ROOT
 
 DOCUMENT = (ROOT / "docs/permissions.md").read_text()
@@ -481,21 +479,6 @@ IDS = ("key", "entry", "alert", "webhook", "delivery", "person", "invited", "slu
 
 def ids_of(at: tuple[str, str] | None) -> list[str]:
     return [name for name in PLACE.findall(at[1] if at else "") if name in IDS]
-
-
-@contextmanager
-def statements(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
-    """The SQL that is run meanwhile, without what it is asked about."""
-    run: list[str] = []
-    execute = type(db.handle.obj).execute_sql
-
-    def noted(self: Any, sql: str, *more: Any, **named: Any) -> Any:
-        run.append(sql)
-        return execute(self, sql, *more, **named)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(type(db.handle.obj), "execute_sql", noted)
-        yield run
 
 
 def without_names(text: str, foreign: str) -> str:

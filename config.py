@@ -358,7 +358,7 @@ def _scopes(text: str) -> str:
 def _mapped_roles(text: str) -> tuple[MappedRole, ...]:
     """`<value>=owner` or `<value>=<slug>:<role>`, with commas between, or each on its line."""
     from console.person_fields import ROLES  # the package imports this module
-    from console.projects import SLUG
+    from console.project_fields import SLUG
 
     mapped = []
     for item in filter(None, (part.strip() for part in re.split(r"[,\n]", text))):

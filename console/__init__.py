@@ -26,6 +26,7 @@ from console import (
     outbound,
     passwords,
     projects,
+    proxy_calls,
     retention,
     second_factor,
     sso,
@@ -53,6 +54,7 @@ def create_app(config: Config | None = None, *, in_background: bool = True) -> F
     limits.use_store(
         limits.RedisStore(config.redis_url) if config.redis_url else limits.LocalStore()
     )
+    proxy_calls.share_by(config.redis_url)
     _open_journal(config, in_background)
     passwords.warm_up()
     if in_background:

@@ -144,9 +144,9 @@ def record(call: Call, key: Known, *, code: str, status: int, at: int, cost: int
     secret = call.secret or ""
     journal.append([
         batch.ENTRY, at, key.project_id, key.id, key.generation,
-        _kept(call.method.upper(), METHOD_MAX_LENGTH, secret),
-        _kept(call.endpoint, ENDPOINT_MAX_LENGTH, secret),
-        ip, where, status, code, _kept(call.user_agent, USER_AGENT_MAX_LENGTH, secret),
+        kept(call.method.upper(), METHOD_MAX_LENGTH, secret),
+        kept(call.endpoint, ENDPOINT_MAX_LENGTH, secret),
+        ip, where, status, code, kept(call.user_agent, USER_AGENT_MAX_LENGTH, secret),
         call.request_id,
         call.permissions, key.digest, cost, clock.start_of("month", at), spent,
     ])  # fmt: skip
@@ -166,7 +166,7 @@ def _located(ip: str) -> tuple[str, str | None]:
     return address, country.of(address)
 
 
-def _kept(text: str, length: int, secret: str) -> str:
+def kept(text: str, length: int, secret: str) -> str:
     """What the log keeps of a client's text: no secret, least of all the one that was presented,
     and no NUL, which PostgreSQL refuses."""
     if len(secret) > secrets_of.VISIBLE_LENGTH and secret in text:

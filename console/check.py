@@ -66,6 +66,7 @@ CODES: dict[str, tuple[int, str]] = {
     QUOTA_EXCEEDED: (429, "The key's monthly quota is used up."),
     UNAVAILABLE: (503, "Keys cannot be checked at the moment; try again shortly."),
 }
+UNCOVERED = "No rule of the project covers this request, and what none covers is refused."
 UNAVAILABLE_RETRY_SECONDS = 1
 LOG_SECONDS = 10
 # What a check cannot do without: the database, a disk that takes the entry, the limits' counts.
@@ -87,6 +88,8 @@ class Request:
     environment: str | None = None
     cost: int = 1
     within: frozenset[str] | None = None  # ids of the projects that the asker may ask about
+    by_rules: bool = False  # what it needs, the rules of the key's project say, too
+    is_uncovered: bool = False  # these rules refuse it, whatever the key holds
 
 
 @dataclass(slots=True)
@@ -105,6 +108,7 @@ class Verdict:
     allowance: Allowance = limits.NONE
     is_recorded: bool = False
     delay_seconds: float = 0.0  # by how much the answer is to be held back; see guessing.py
+    is_uncovered: bool = False  # refused because no rule of routes covers it
 
     @property
     def is_valid(self) -> bool:
@@ -116,7 +120,7 @@ class Verdict:
 
     @property
     def message(self) -> str:
-        return CODES[self.code][1]
+        return UNCOVERED if self.is_uncovered else CODES[self.code][1]
 
     @property
     def retry_after_seconds(self) -> int | None:
@@ -165,6 +169,8 @@ def _is_outside(request: Request, key: Known, now: int) -> bool:
 
 def _lacks(request: Request, key: Known, now: int) -> bool:
     required = request.permissions
+    if request.is_uncovered:
+        return True
     return bool(required) and bool(permissions.missing(key.permissions, required))
 
 
@@ -211,6 +217,8 @@ def check(request: Request, *, syncs: bool = True) -> Verdict:
             audit.count_attempt(code, request.ip, now)
             held_back = 0.0 if code == MISSING else guessing.delay_seconds(request.ip)
             return Verdict(code, request.request_id, now, delay_seconds=held_back)
+        if request.by_rules:
+            _ask_rules(request, key)
         code = _first_failure(RULES_OF_A_KEY, request, key, now)
         if code == EXPIRED_KEY and key.auto_renew:
             key = _renewed(request, key, now)
@@ -222,6 +230,15 @@ def check(request: Request, *, syncs: bool = True) -> Verdict:
         return verdict
     except FAILURES:
         return _unavailable(request, now)
+
+
+def _ask_rules(request: Request, key: Known) -> None:
+    """Adds what the rules of the key's project ask of such a request."""
+    request.by_rules = False
+    if key.routes is not None:
+        need = key.routes.need(request.method, request.endpoint)
+        request.permissions = tuple(dict.fromkeys((*request.permissions, *need.permissions)))
+        request.is_uncovered = need.is_refused
 
 
 def _renewed(request: Request, key: Known, now: int) -> Known:
@@ -331,6 +348,8 @@ def _explained(
         if key is None:
             steps = _steps(RULES_OF_A_SECRET, request, None, now)
             return Verdict(_code_of(steps), request.request_id, now), steps
+        if request.by_rules:
+            _ask_rules(request, key)
         steps = [*(taken or _steps(RULES_OF_A_SECRET, request, key, now))]
         steps += _steps(RULES_OF_A_KEY, request, key, now)
         verdict = _verdict(request, _code_of(steps), key, now, limits.look)
@@ -348,7 +367,10 @@ def _steps(rules: Sequence[Rule], request: Request, key: Known | None, now: int)
     steps = []
     for rule in rules:
         fails = rule.fails(request, key, now)
-        steps.append(_step(rule.name, rule.code if fails else None, rule.passed))
+        step = _step(rule.name, rule.code if fails else None, rule.passed)
+        if step.code == PERMISSION_DENIED and request.is_uncovered:
+            step = step._replace(detail=UNCOVERED)
+        steps.append(step)
         if fails and rule.is_last:
             break
     return steps
@@ -380,7 +402,10 @@ def _verdict(
     lacking: tuple[str, ...] = ()
     if code == PERMISSION_DENIED:
         lacking = permissions.missing(key.permissions, request.permissions)
-    return Verdict(code, request.request_id, now, key, lacking, allowance)
+    is_uncovered = request.is_uncovered and code == PERMISSION_DENIED
+    return Verdict(
+        code, request.request_id, now, key, lacking, allowance, is_uncovered=is_uncovered
+    )
 
 
 def _limit_code(allowance: Allowance) -> str | None:

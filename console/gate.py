@@ -4,38 +4,33 @@ A plain WSGI callable ahead of Flask, because every request of every protected s
 it. Routing and translation only; any other path goes on to Flask.
 """
 
-import re
 from collections.abc import Callable, Iterable
-from functools import lru_cache
+from functools import partial
 from http import HTTPStatus
 from typing import Annotated, Any
-from urllib.parse import parse_qsl
 
 from pydantic import AfterValidator, Field
 
 from config import Config
-from console import addresses, bearer, check, db, journal, projects, wire
+from console import bearer, check, db, forward_auth, journal, projects, proxy_calls, wire
 from console.api.calls import describe
 from console.check import UNAVAILABLE
-from console.errors import Forbidden, Invalid, MethodNotAllowed
-from console.fields import Address, Fields, OneOf, Whole, text_schema
+from console.errors import MethodNotAllowed
+from console.fields import Address, Fields, Whole, text_schema
+from console.forward_auth import path_of
 from console.key_fields import Environment, Permissions
-from console.models import ENVIRONMENTS
 from console.permissions import KEYS_VERIFY
-from console.permissions import parse as parse_permissions
+from console.route_rules import METHOD
 from console.wire import Environ, Headers
 
 StartResponse = Callable[[str, Headers], Any]
 WSGI = Callable[[dict[str, Any], Any], Iterable[bytes]]
+Answer = Callable[[Environ, str], tuple[int, Headers, bytes]]
 
 VERIFY = "/api/v1/verify"
-NGINX = "/forward-auth/nginx"
 EVERYTHING = "*"  # what OPTIONS asks about, when it is no path (RFC 9110)
 COST_MAX = 1_000_000
-METHOD = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,19}")
-
-# What nginx's auth_request passes on; any other status would reach the client as 500.
-NGINX_PASSES = (200, 401, 403)
+NO_STORE = ("Cache-Control", "no-store")
 STATUS_LINES = {status.value: f"{status.value} {status.phrase}" for status in HTTPStatus}
 
 
@@ -51,16 +46,31 @@ class Gate:
     def is_quick(self, path: str) -> bool:
         """Whether what is asked at this path is answered without waiting; but for the disk, for
         which a server may wait for many answers at once (`wire.BEFORE_ANSWER`)."""
-        return self.never_waits and path in (VERIFY, NGINX)
+        return self.never_waits and (
+            path == VERIFY or forward_auth.route_of(path) is not None
+        )  # fmt: skip
 
     def __call__(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
         path = environ.get("PATH_INFO", "")
         if path == VERIFY:
-            answer, translate = self._verify, _as_it_is
-        elif path == NGINX:
-            answer, translate = self._forward_auth_nginx, _for_nginx
-        else:
+            return self._answered(self._verify, _as_it_is, environ, start_response)
+        route = forward_auth.route_of(path)
+        if route is None:
             return self.app(environ, start_response)
+        asked = forward_auth.Asked(route)
+        translate = forward_auth.as_nginx_takes_it if route == forward_auth.NGINX else _as_it_is
+        return self._answered(
+            partial(self._forward_auth, asked), translate, environ, start_response, asked
+        )
+
+    def _answered(
+        self,
+        answer: Answer,
+        translate: forward_auth.Translate,
+        environ: dict[str, Any],
+        start_response: StartResponse,
+        asked: forward_auth.Asked | None = None,
+    ) -> Iterable[bytes]:
         request_id = wire.request_id()
         try:
             try:
@@ -71,6 +81,11 @@ class Gate:
             refused = wire.as_refused(error, request_id)
             wire.hold_back(environ, refused)
             status, headers, body = wire.problem(refused, request_id)
+            if asked is not None:
+                proxy_calls.note(asked, environ, request_id, status, refused)
+        else:
+            if asked is not None:
+                proxy_calls.note(asked, environ, request_id, status)
         status, headers = translate(status, headers, body)
         if environ.get("REQUEST_METHOD") == "HEAD":
             body = b""
@@ -106,50 +121,28 @@ class Gate:
             ]
         headers = [
             ("Content-Type", "application/json"),
-            ("Cache-Control", "no-store"),
+            NO_STORE,
             ("X-Request-Id", request_id),
             *wire.expiry_header(verdict),
             *wire.rate_headers(verdict.allowance, verdict.at),
         ]
         return 200, headers, wire.to_json(content)
 
-    # --- /forward-auth/nginx ------------------------------------------------------------------
+    # --- /forward-auth/* ----------------------------------------------------------------------
 
-    def _forward_auth_nginx(self, environ: Environ, request_id: str) -> tuple[int, Headers, bytes]:
-        """nginx asks about a client's request: 200 with the key's identity, or the refusal."""
-        self._refuse_strangers(environ)
-        request = self._nginx_request(environ, request_id)
+    def _forward_auth(
+        self, asked: forward_auth.Asked, environ: Environ, request_id: str
+    ) -> tuple[int, Headers, bytes]:
+        """A proxy asks about a client's request: 200 with the key's identity, or the refusal."""
+        request = forward_auth.read(asked, environ, self.config, request_id)
+        if forward_auth.is_free_preflight(asked, environ):
+            return 200, [*wire.nobodys_headers(request_id), NO_STORE], b""
         verdict = check.check(request, syncs=False)
+        asked.key = verdict.key
         if not verdict.is_valid:
             raise wire.Denied(verdict)
         rate = wire.rate_headers(verdict.allowance, verdict.at)
-        return 200, [*wire.identity_headers(verdict), ("Cache-Control", "no-store"), *rate], b""
-
-    def _refuse_strangers(self, environ: Environ) -> None:
-        """Only trusted proxies may say what a client asked for."""
-        peer = environ.get("REMOTE_ADDR", "")
-        if not addresses.is_one_of(peer, self.config.trusted_proxies):
-            raise Forbidden(f"{peer or 'This caller'} is not one of LATCHKEY_TRUSTED_PROXIES.")
-
-    def _nginx_request(self, environ: Environ, request_id: str) -> check.Request:
-        """The client's request by nginx's own headers; no other family is looked at."""
-        method = environ.get("HTTP_X_ORIGINAL_METHOD", "").strip()
-        if not METHOD.fullmatch(method):
-            raise Invalid({"X-Original-Method": "must carry the client's method"})
-        try:
-            endpoint = _path_of(environ.get("HTTP_X_ORIGINAL_URL", ""))
-        except ValueError as error:
-            raise Invalid({"X-Original-URL": str(error)}) from None
-        query = _query(environ.get("QUERY_STRING", ""))
-        return check.Request(
-            secret=wire.presented(environ),
-            request_id=request_id,
-            ip=wire.client_address(environ, self.config.trusted_proxies),
-            method=method,
-            endpoint=endpoint,
-            user_agent=environ.get("HTTP_USER_AGENT", ""),
-            **query,
-        )
+        return 200, [*wire.identity_headers(verdict), NO_STORE, *rate], b""
 
 
 def _wait_for_disk(environ: Environ) -> None:
@@ -163,57 +156,8 @@ def _now(wait: Callable[[], None]) -> None:
     wait()
 
 
-@lru_cache(maxsize=1_000)
-def _query(text: str) -> dict[str, Any]:
-    """`permission` (repeatable), `project` and `environment` of the proxy's own address."""
-    required: list[str] = []
-    found: dict[str, Any] = {}
-    for name, value in parse_qsl(text, keep_blank_values=True):
-        if name == "permission":
-            required.append(value)
-        elif name not in ("project", "environment"):
-            raise Invalid({name: "is not an option; use permission, project or environment"})
-        elif name in found:
-            raise Invalid({name: "occurs twice"})
-        else:
-            found[name] = value
-    if "environment" in found:
-        try:
-            OneOf(*ENVIRONMENTS).check(found["environment"])
-        except ValueError as error:
-            raise Invalid({"environment": str(error)}) from None
-    try:
-        found["permissions"] = tuple(parse_permissions(required))
-    except ValueError as error:
-        raise Invalid({"permission": str(error)}) from None
-    return found
-
-
-def _path_of(url: str) -> str:
-    """The raw path of `http://host/path?query` or `/path?query`; the query is never kept.
-
-    Raises ValueError for anything else.
-    """
-    path = url.partition("?")[0].partition("#")[0]
-    if "://" in path and not path.startswith("/"):
-        path = "/" + path.partition("://")[2].partition("/")[2]
-    if not path.startswith("/"):
-        raise ValueError("must be the path that the client asked for, with or without its host")
-    return path
-
-
 def _as_it_is(status: int, headers: Headers, body: bytes) -> tuple[int, Headers]:
     return status, headers
-
-
-def _for_nginx(status: int, headers: Headers, body: bytes) -> tuple[int, Headers]:
-    """nginx knows 200, 401 and 403; the rest travels in headers that error_page restores."""
-    if status == 200:
-        return status, headers
-    headers = [*headers, ("X-Error-Body", body.decode("ascii"))]
-    if status in NGINX_PASSES:
-        return status, [*headers, ("X-Error-Status", str(status))]
-    return 403, [*headers, ("X-Error-Status", str(status))]
 
 
 # --- the body of POST /verify -----------------------------------------------------------------
@@ -226,7 +170,7 @@ def _method(text: str) -> str:
 
 
 def _path(text: str) -> str:
-    return text if text in ("", EVERYTHING) else _path_of(text)
+    return text if text in ("", EVERYTHING) else path_of(text)
 
 
 class Question(Fields):

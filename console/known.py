@@ -15,8 +15,9 @@ from typing import Any, NamedTuple
 
 from pydantic_core import from_json
 
-from console import db, limits, secret
+from console import db, limits, route_rules, secret
 from console.models import CURRENT, PREVIOUS, Secret
+from console.route_rules import Routes
 
 REMEMBERED_MAX = 20_000
 TRUSTED_SECONDS = 0.1
@@ -25,7 +26,8 @@ QUERY = """
     SELECT s.digest, s.superseded_at, s.works_until, k.id, k.name, k.prefix, k.environment,
            k.permissions, k.ip_allowlist, k.plan, k.limit_per_minute, k.limit_per_hour,
            k.monthly_quota, p.plans, k.external_id, k.metadata, k.expires_at,
-           k.auto_renew, coalesce(k.revoked_at, p.archived_at), p.id, p.slug, o.id, o.email
+           k.auto_renew, coalesce(k.revoked_at, p.archived_at), p.id, p.slug,
+           p.route_rules, p.route_default, o.id, o.email
     FROM "secret" s JOIN "key" k ON k.id = s.key_id JOIN "project" p ON p.id = k.project_id
          LEFT JOIN "person" o ON o.id = k.owner_id
     WHERE {}
@@ -55,6 +57,7 @@ class Known:
     revoked_at: int | None  # or archived with its project
     project_id: str
     project: str  # its slug
+    routes: Routes | None  # its rules of routes; None: they ask nothing
     owner_id: str | None
     owner: str | None  # the address
 
@@ -154,7 +157,7 @@ def _look_up(sought: str, query: str = BY_DIGEST) -> Known | None:
         return None
     (digest, superseded_at, works_until, key_id, name, prefix, environment, permissions, allowlist,
      plan, per_minute, per_hour, quota, plans, external_id, metadata, expires_at, auto_renew,
-     revoked_at, project_id, slug, owner_id, owner) = row  # fmt: skip
+     revoked_at, project_id, slug, rules, rules_default, owner_id, owner) = row  # fmt: skip
     terms = _Terms(environment, plan, per_minute, per_hour, quota, _shared(plans))
     return Known(
         digest=digest,
@@ -174,6 +177,7 @@ def _look_up(sought: str, query: str = BY_DIGEST) -> Known | None:
         revoked_at=revoked_at,
         project_id=sys.intern(project_id),
         project=sys.intern(slug),
+        routes=route_rules.of(rules, rules_default),
         owner_id=owner_id and sys.intern(owner_id),
         owner=owner and sys.intern(owner),
     )

@@ -68,6 +68,8 @@ class Project(Base):
     rotation_policy = JSONField(null=True)  # environment -> a duration such as 90d
     calendar_digest = TextField(null=True)  # of its feed's link; see calendar_feed.py
     calendar_made_at = BigIntegerField(null=True)
+    route_rules = JSONField(default=list, constraints=[SQL("DEFAULT '[]'")])  # see route_rules.py
+    route_default = TextField(default="allow", constraints=[SQL("DEFAULT 'allow'")])
 
 
 class Person(Base):

@@ -7,35 +7,41 @@ import re
 import unicodedata
 from collections.abc import Iterable, Mapping
 from itertools import chain, count
-from typing import Annotated, Any
+from typing import Any
 
 import peewee
-from pydantic import AfterValidator, ConfigDict, Field
-from typing_extensions import TypedDict
 
-from console import activity, alert_rules, catalogue, clock, db, paging, plans, secret
+from console import (
+    activity,
+    alert_rules,
+    catalogue,
+    clock,
+    db,
+    paging,
+    plans,
+    route_rules,
+    secret,
+)
 from console.actor import KEY, Actor
-from console.alert_rules import AlertRules, AlertRulesObject, RotationObject, RotationPolicy
-from console.catalogue import Catalogue, Offer, Preset, Presets
 from console.errors import Conflict, Forbidden, Invalid, Unknown
-from console.fields import Duration, Email, Fields, Instant, Name, OneOf, Whole, text_schema
 from console.fields import edition as edition_of
-from console.key_fields import Environment
-from console.models import ENVIRONMENTS, Key, Membership, Person, Project
+from console.models import Key, Membership, Person, Project
 from console.paging import Order, Page
 from console.permissions import PROJECTS_MANAGE
-from console.plans import Plan, Plans
+from console.project_fields import (
+    KEY_LIMIT_DEFAULT,
+    PREFIX,
+    PREFIX_MAX_LENGTH,
+    PREFIX_WITH_PARTS,
+    RESERVED,
+    SLUG,
+    SLUG_LENGTH,
+    NewProject,
+    ProjectChange,
+    ProjectFacts,
+    ProjectObject,
+)
 
-SLUG = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,38}[a-z0-9])?")
-RESERVED = frozenset({"new"})  # /projects/new
-SLUG_HELP = "must be 1–40 lowercase letters, digits or hyphens, such as my-service"
-SLUG_LENGTH = 40
-PREFIX = re.compile(r"[a-z][a-z0-9]{0,15}")
-PREFIX_WITH_PARTS = re.compile(r"[a-z][a-z0-9]*(?:_[a-z0-9]+)*")
-PREFIX_MAX_LENGTH = 20
-DEFAULT_PREFIX = "lk"
-KEY_LIMIT_DEFAULT = 20
-KEY_LIMIT_MAX = 10_000_000
 LIFETIME_MAX = "100y"
 NEWEST = [
     Order(Project.created_at, int, lambda project: project.created_at),
@@ -43,166 +49,6 @@ NEWEST = [
 ]
 
 _default_key_limit = KEY_LIMIT_DEFAULT
-
-
-def _slug(text: str) -> str:
-    if not SLUG.fullmatch(text):
-        raise ValueError(SLUG_HELP)
-    if text in RESERVED:
-        raise ValueError(f"must be another one: {text} is a page of the console")
-    return text
-
-
-Slug = Annotated[
-    str,
-    AfterValidator(_slug),
-    text_schema("my-service", pattern=f"^{SLUG.pattern}$", **{"not": {"enum": sorted(RESERVED)}}),
-]
-# What a prefix may be depends on the other fields: `_environment_part` says it.
-Prefix = Annotated[
-    str,
-    text_schema("sk", pattern=f"^{PREFIX_WITH_PARTS.pattern}$", maxLength=PREFIX_MAX_LENGTH),
-]
-KeyFormat = Annotated[str, OneOf(*secret.FORMATS)]
-KeyLimit = Annotated[int, Whole(1, KEY_LIMIT_MAX, 20)]
-
-
-def _environments(wanted: list[str]) -> list[str]:
-    if not wanted:
-        raise ValueError("must have one at least: keys are made for one of them")
-    return [one for one in ENVIRONMENTS if one in wanted]
-
-
-Environments = Annotated[
-    list[Environment], AfterValidator(_environments), Field(json_schema_extra={"minItems": 1})
-]
-
-ABOUT_PREFIX = "What new secrets start with; at most 16 letters and digits where they say `live`"
-ABOUT_ENVIRONMENT = (
-    "Whether new secrets say `live` or `test`: only in base62, after a prefix without `_`. "
-    "null: where prefix and format allow it"
-)
-ABOUT_KEY_LIMIT = "How many live keys at most; null: as many as this installation allows"
-ABOUT_CATALOGUE = (
-    "At most 100 permissions that the console offers for keys; a key may hold others, too"
-)
-ABOUT_PRESETS = (
-    "At most 20 sets of permissions that the forms fill in at once; without any, the forms make "
-    "some by the words of the catalogue"
-)
-ABOUT_PLANS = (
-    "At most 20 plans of the project's own, besides the built-in ones. An edited plan holds for "
-    "all of its keys at their next check"
-)
-ABOUT_ENVIRONMENTS = "Which new keys may have; without `live`, a key that says none is a `test` key"
-ABOUT_DEFAULT_EXPIRY = (
-    "How long a new key lives for which no end is sent; null: as long as `maximum_lifetime` allows"
-)
-ABOUT_MAXIMUM_LIFETIME = (
-    "How far from now the end of a key may be set, at most 100y; null: as far as one likes, or "
-    "never. Keys keep the end that they have"
-)
-ABOUT_ALERT_EMAIL = "The address of the team: it is told what a key's owner is, of every key"
-ABOUT_ROTATION = (
-    "After how long a key's secret is due for a new one; `{}`: 90d for live keys and 180d for test "
-    "keys; null: none ever is. Keys that are due go on working"
-)
-ABOUT_ALERTS = "Of what people are told, and from when on. Only what is sent of it is changed"
-# In which of these what the fields say of the environment does not go together.
-NOT_TOGETHER: list[Any] = [
-    {
-        "required": ["key_format", "shows_environment"],
-        "properties": {
-            "key_format": {"const": secret.HEX32},
-            "shows_environment": {"const": True},
-        },
-    },
-    {
-        "required": ["prefix", "shows_environment"],
-        "properties": {
-            "prefix": {"not": {"pattern": f"^{PREFIX.pattern}$"}},
-            "shows_environment": {"const": True},
-        },
-    },
-    {
-        "required": ["prefix"],
-        "properties": {
-            "prefix": {"pattern": "^[a-z0-9]{17,}$"},
-            "key_format": {"const": secret.BASE62},
-            "shows_environment": {"const": None},
-        },
-    },
-]
-
-
-class ProjectSettings(Fields):
-    """The settings that a project is made with and that an edit may change."""
-
-    shows_environment: bool | None = Field(None, description=ABOUT_ENVIRONMENT)
-    key_limit: KeyLimit | None = Field(None, description=ABOUT_KEY_LIMIT)
-    permission_catalogue: Catalogue = Field([], description=ABOUT_CATALOGUE)
-    permission_presets: Presets = Field([], description=ABOUT_PRESETS)
-    plans: Plans = Field([], description=ABOUT_PLANS)
-    environments: Environments = Field(list(ENVIRONMENTS), description=ABOUT_ENVIRONMENTS)
-    default_expiry: Duration | None = Field(None, description=ABOUT_DEFAULT_EXPIRY)
-    maximum_lifetime: Duration | None = Field(None, description=ABOUT_MAXIMUM_LIFETIME)
-    alert_email: Email | None = Field(None, description=ABOUT_ALERT_EMAIL)
-    rotation_policy: RotationPolicy | None = Field(None, description=ABOUT_ROTATION)
-    alerts: AlertRules = Field(AlertRules.read({}), description=ABOUT_ALERTS)
-
-
-class NewProject(ProjectSettings):
-    """What a project is made from."""
-
-    model_config = ConfigDict(json_schema_extra={"not": {"anyOf": NOT_TOGETHER}})
-
-    slug: Slug = Field(description="Names the project in addresses and settings; fixed")
-    name: Name | None = Field(None, description="Left out: the slug")
-    prefix: Prefix = Field(DEFAULT_PREFIX, description=ABOUT_PREFIX)
-    key_format: KeyFormat = secret.BASE62
-
-
-class ProjectChange(ProjectSettings):
-    """Only what is sent is changed; prefix and format are those of secrets that are yet to come."""
-
-    slug: str | None = Field(None, description="Cannot change")
-    name: Name = ""
-    prefix: Prefix = Field("", description=ABOUT_PREFIX)
-    key_format: KeyFormat = ""
-    archived: bool = Field(
-        False,
-        description="Whether all of its keys are refused; they work again once it is false. Only "
-        "an owner sends it. While it is true, keys can be revoked, deleted and handed over, "
-        "members removed, webhooks deleted, and nothing else",
-    )
-
-
-class ProjectFacts(TypedDict):
-    """What a change may alter, as events and answers name it."""
-
-    name: str
-    prefix: Annotated[str, Field(description="What its secrets start with")]
-    key_format: KeyFormat
-    shows_environment: Annotated[bool, Field(description="Whether secrets say `live` or `test`")]
-    key_limit: Annotated[int | None, Field(description=ABOUT_KEY_LIMIT)]
-    permission_catalogue: Annotated[list[Offer], Field(description=ABOUT_CATALOGUE)]
-    permission_presets: Annotated[list[Preset], Field(description=ABOUT_PRESETS)]
-    plans: Annotated[list[Plan], Field(description=ABOUT_PLANS)]
-    environments: Annotated[list[Environment], Field(description=ABOUT_ENVIRONMENTS)]
-    default_expiry: Annotated[str | None, Field(description=ABOUT_DEFAULT_EXPIRY)]
-    maximum_lifetime: Annotated[str | None, Field(description=ABOUT_MAXIMUM_LIFETIME)]
-    alert_email: Annotated[str | None, Field(description=ABOUT_ALERT_EMAIL)]
-    rotation_policy: Annotated[RotationObject | None, Field(description=ABOUT_ROTATION)]
-    alerts: Annotated[AlertRulesObject, Field(description=ABOUT_ALERTS)]
-
-
-class ProjectObject(ProjectFacts):
-    """A project and what holds for the keys that are made in it."""
-
-    id: Annotated[str, text_schema("prj_3Kq0cV8nTz5wYb2LmR7s")]
-    slug: Annotated[str, text_schema("my-service")]
-    archived: Annotated[bool, Field(description="Whether all of its keys are refused")]
-    created_at: Instant
 
 
 # --- change ---------------------------------------------------------------------------------
@@ -236,6 +82,8 @@ def create(fields: Mapping[str, Any], *, by: Actor) -> Project:
         alert_email=new.alert_email,
         rotation_policy=alert_rules.policy_as_dict(new.rotation_policy),
         alerts=new.alerts.model_dump(exclude_unset=True),
+        route_rules=route_rules.stored(new.route_rules),
+        route_default=new.route_default,
         created_at=clock.now(),
     )
     _record(
@@ -364,6 +212,8 @@ def _differences(project: Project, change: ProjectChange) -> dict[str, tuple[Any
         wanted["plans"] = plans.stored(change.plans)
     if change.sent("alerts"):
         wanted["alerts"] = alert_rules.changed(project, change.alerts)
+    if change.sent("route_rules"):
+        wanted["route_rules"] = route_rules.stored(change.route_rules)
     if change.sent("rotation_policy"):
         wanted["rotation_policy"] = alert_rules.policy_as_dict(change.rotation_policy)
     wanted["shows_environment"] = _environment_part(
@@ -463,6 +313,8 @@ def _facts(project: Project) -> ProjectFacts:
         "alert_email": project.alert_email,
         "rotation_policy": project.rotation_policy,
         "alerts": alert_rules.as_dict(project),
+        "route_rules": list(project.route_rules),
+        "route_default": project.route_default,
     }
 
 

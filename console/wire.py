@@ -66,14 +66,19 @@ class TwoKeys(Invalid):
         )
 
 
-def presented(environ: Environ) -> str | None:
-    """The credential in Authorization: Bearer (RFC 6750) or X-API-Key; never the query string.
+AUTHORIZATION, X_API_KEY = "authorization", "x-api-key"
+KEY_HEADERS = (AUTHORIZATION, X_API_KEY)
+
+
+def presented(environ: Environ, only: str | None = None) -> str | None:
+    """The credential in Authorization: Bearer (RFC 6750) or X-API-Key, or in one of them `only`;
+    never the query string.
 
     Raises TwoKeys when the two differ.
     """
     scheme, _, token = environ.get("HTTP_AUTHORIZATION", "").partition(" ")
-    bearer = token.strip() if scheme.lower() == "bearer" else ""
-    header = environ.get("HTTP_X_API_KEY", "").strip()
+    bearer = token.strip() if scheme.lower() == "bearer" and only != X_API_KEY else ""
+    header = environ.get("HTTP_X_API_KEY", "").strip() if only != AUTHORIZATION else ""
     if bearer and header and bearer != header:
         raise TwoKeys()
     return bearer or header or None
@@ -206,7 +211,9 @@ class Denied(Refused):
     def __init__(self, verdict: Verdict) -> None:
         lacking = ", ".join(verdict.missing_permissions)
         super().__init__(
-            f"This key lacks {lacking}." if lacking else verdict.message,
+            f"This key lacks {lacking}."
+            if lacking and not verdict.is_uncovered
+            else verdict.message,
             code=verdict.code,
             missing_permissions=verdict.missing_permissions,
             retry_after_seconds=verdict.retry_after_seconds,
@@ -339,6 +346,17 @@ def hold_back(environ: Environ, refused: Refused) -> None:
 
 def _at_once(seconds: float) -> None:
     """A server that cannot hold an answer back sends it."""
+
+
+IDENTITY = (
+    "X-Key-Id", "X-Key-Name", "X-Key-Project", "X-Key-Environment", "X-Key-Owner",
+    "X-Key-Permissions", "X-Key-External-Id", "X-Key-Expires",
+)  # fmt: skip
+
+
+def nobodys_headers(request_id: str) -> Headers:
+    """The same for a request that needs no key."""
+    return [*((name, EMPTY) for name in IDENTITY), ("X-Request-Id", request_id)]
 
 
 def identity_headers(verdict: Verdict) -> Headers:

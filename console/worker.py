@@ -23,6 +23,7 @@ from console import (
     notices,
     outbound,
     outbox,
+    proxy_calls,
     renewal,
     retention,
     watch,
@@ -216,6 +217,7 @@ class Worker:
                 self._mind_the_attempts()
                 self.turn()
                 is_busy = self.step()
+                proxy_calls.share()
                 failed = False
             except Exception:
                 if not failed:

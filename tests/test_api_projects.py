@@ -18,7 +18,7 @@ PROJECT_FIELDS = {
     "id", "slug", "name", "prefix", "key_format", "shows_environment", "key_limit",
     "permission_catalogue", "permission_presets", "plans", "environments",
     "default_expiry", "maximum_lifetime", "alert_email", "rotation_policy",
-    "alerts", "archived", "created_at",
+    "alerts", "archived", "created_at", "route_rules", "route_default",
 }  # fmt: skip
 Call = Callable[..., TestResponse]
 
@@ -69,6 +69,8 @@ def test_create_project_answers_the_project_and_where_it_is(call: Call) -> None:
             "limit_percent": 80,
             "unused_after": "90d",
         },
+        "route_rules": [],
+        "route_default": "allow",
         "archived": False,
         "created_at": "2026-11-20T10:30:00Z",
     }

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from flask import Flask
 
-from console import check, keys, projects, secret
+from console import check, keys, project_fields, projects, secret
 from console.actor import KEY, Actor
 from console.errors import Conflict, Forbidden, Invalid, Refused, Unknown
 from console.models import Event, Key, Membership, Project
@@ -47,7 +47,7 @@ def test_a_slug_may_be(operator: Actor, slug: str) -> None:
 def test_another_slug_is_refused(operator: Actor, slug: str) -> None:
     with pytest.raises(Invalid) as refusal:
         create(operator, slug=slug)
-    assert refusal.value.fields == {"slug": projects.SLUG_HELP}
+    assert refusal.value.fields == {"slug": project_fields.SLUG_HELP}
     assert not Project.select().exists()
 
 
@@ -177,7 +177,7 @@ def test_a_project_may_set_its_own_key_limit(project: Project) -> None:
         project.key_limit = 3
         assert projects.key_limit(project) == 3
     finally:
-        projects.use_key_limit(projects.KEY_LIMIT_DEFAULT)
+        projects.use_key_limit(project_fields.KEY_LIMIT_DEFAULT)
 
 
 @pytest.mark.parametrize(
@@ -187,7 +187,7 @@ def test_a_project_may_set_its_own_key_limit(project: Project) -> None:
 )  # fmt: skip
 def test_a_slug_can_be_made_from_any_name(name: str, slug: str) -> None:
     assert projects.slug_from(name) == slug
-    assert projects.SLUG.fullmatch(slug)
+    assert project_fields.SLUG.fullmatch(slug)
 
 
 def test_there_is_none_at_first(operator: Actor) -> None:
@@ -279,7 +279,7 @@ def test_the_slug_is_fixed(owner: Actor, project: Project) -> None:
     assert list(refusal.value.fields) == ["slug"]
 
 
-@pytest.mark.parametrize("limit", [0, -1, projects.KEY_LIMIT_MAX + 1, True, "3", 1.5])
+@pytest.mark.parametrize("limit", [0, -1, project_fields.KEY_LIMIT_MAX + 1, True, "3", 1.5])
 def test_a_key_limit_is_a_whole_number_from_1(owner: Actor, project: Project, limit: Any) -> None:
     for refused in (
         lambda: projects.edit("shop", {"key_limit": limit}, by=owner),

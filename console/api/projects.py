@@ -9,7 +9,7 @@ from console.calendar_feed import CalendarLink
 from console.fields import Fields
 from console.paging import PageQuery
 from console.permissions import PROJECTS_MANAGE
-from console.projects import NewProject, ProjectChange, ProjectObject
+from console.project_fields import NewProject, ProjectChange, ProjectObject
 
 SUBJECT = "Projects"
 TAKEN = "`CONFLICT`: there is a project of this slug already"

@@ -5,7 +5,7 @@ from typing import Any
 from flask import Blueprint, render_template, request, url_for
 from werkzeug.wrappers import Response as BaseResponse
 
-from console import overview, projects, secret
+from console import overview, project_fields, projects, secret
 from console.errors import Conflict, Forbidden, Invalid, Refused
 from console.models import Project
 from console.web import actor, confirm_first, done, enter, invalid
@@ -18,7 +18,7 @@ FORMATS = (
     (secret.BASE62, "base62, with a checksum"),
     (secret.HEX32, "hex32, without a checksum"),
 )
-NEW = {"prefix": projects.DEFAULT_PREFIX, "key_format": secret.BASE62}
+NEW = {"prefix": project_fields.DEFAULT_PREFIX, "key_format": secret.BASE62}
 
 
 @blueprint.get("")

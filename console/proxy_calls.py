@@ -1,0 +1,254 @@
+"""The last calls of proxies, for whoever sets one up: what came, and what was answered.
+
+They are kept in memory, a few for each project, and are no log: a call that was let in is left out
+where another came a moment before. Several processes share them by Redis. No secret is kept.
+"""
+
+import json
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from console import audit, clock
+from console.actor import Actor
+from console.errors import Refused
+from console.forward_auth import (
+    ENVOY_OPTIONS,
+    ENVOY_PATH,
+    FORWARDED,
+    ORIGINAL,
+    PROJECT,
+    REQUIRED_PERMISSION,
+    Asked,
+    header_in,
+    said_in,
+)
+from console.models import Project
+from console.permissions import AUDIT_READ
+
+log = logging.getLogger(__name__)
+
+KEPT = 20  # of a project
+PROJECTS_MAX = 1_000
+VALUE_MAX_LENGTH = 300
+LET_IN_SECONDS = 0.2
+REDIS_SECONDS = 1.0
+REDIS_KEPT_SECONDS = 24 * 3600
+OF_NO_PROJECT = ""
+
+AUTHORIZATION, X_API_KEY = "Authorization", "X-API-Key"
+FORWARDED_FOR = "X-Forwarded-For"
+# What of a call is shown, where it came.
+SHOWN = (
+    *ORIGINAL, *FORWARDED, FORWARDED_FOR, REQUIRED_PERMISSION, ENVOY_OPTIONS, ENVOY_PATH,
+    AUTHORIZATION, X_API_KEY, "Origin", "Access-Control-Request-Method", "User-Agent",
+)  # fmt: skip
+SCHEMES = ("bearer", "basic", "digest", "token")
+NOT_SHOWN = "(not shown)"
+
+
+@dataclass(frozen=True, slots=True)
+class ProxyCall:
+    """A question of a proxy and its answer. `key_owner_id` and the like are of a known key."""
+
+    at: int
+    request_id: str
+    route: str
+    peer: str
+    is_trusted: bool
+    status: int
+    code: str
+    detail: str
+    method: str
+    endpoint: str
+    ip: str | None
+    permissions: tuple[str, ...]
+    names_project: bool
+    names_permission: bool
+    key_id: str | None
+    key_name: str | None
+    key_owner_id: str | None
+    headers: dict[str, str]
+    faults: dict[str, str]  # what of the proxy's call could not be read, by header or option
+
+
+class _Ring:
+    __slots__ = ("calls", "let_in_at")
+
+    def __init__(self) -> None:
+        self.calls: deque[ProxyCall] = deque(maxlen=KEPT)
+        self.let_in_at = 0.0
+
+
+_rings: dict[str, _Ring] = {}
+_lock = threading.Lock()
+
+
+def note(
+    asked: Asked,
+    environ: Mapping[str, Any],
+    request_id: str,
+    status: int,
+    refused: Refused | None = None,
+) -> None:
+    """Keeps a call that was just answered; `refused` where it was not let in."""
+    slug = asked.options.project or (asked.key.project if asked.key else None)
+    if slug is None:
+        slug = said_in(environ, PROJECT)  # OF_NO_PROJECT, too
+    ring = _rings.get(slug) or _new_ring(slug)
+    now = time.monotonic()
+    if refused is None:
+        if now - ring.let_in_at < LET_IN_SECONDS:
+            return
+        ring.let_in_at = now
+    call = _call(asked, environ, request_id, status, refused)
+    ring.calls.appendleft(call)
+    if _shared is not None:
+        _shared.put(slug, call)
+
+
+def _new_ring(slug: str) -> _Ring:
+    with _lock:
+        if len(_rings) >= PROJECTS_MAX:
+            del _rings[next(iter(_rings))]
+        return _rings.setdefault(slug, _Ring())
+
+
+def _call(
+    asked: Asked,
+    environ: Mapping[str, Any],
+    request_id: str,
+    status: int,
+    refused: Refused | None,
+) -> ProxyCall:
+    request, key = asked.request, asked.key
+    secret = (request.secret if request else None) or ""
+    return ProxyCall(
+        at=clock.now(),
+        request_id=request_id,
+        route=asked.route,
+        peer=str(environ.get("REMOTE_ADDR", ""))[:VALUE_MAX_LENGTH],
+        is_trusted=asked.is_trusted,
+        status=status,
+        code=refused.code if refused else "VALID",
+        detail=refused.message if refused else "",
+        method=request.method if request else "",
+        endpoint=audit.kept(request.endpoint, VALUE_MAX_LENGTH, secret) if request else "",
+        ip=request.ip if request else None,
+        permissions=request.permissions if request else (),
+        names_project=asked.options.project is not None,
+        names_permission=bool(asked.options.permissions),
+        key_id=key.id if key else None,
+        key_name=key.name if key else None,
+        key_owner_id=key.owner_id if key else None,
+        headers={
+            name: _shown(name, value, secret)
+            for name in SHOWN
+            if (value := header_in(environ, name))
+        },
+        faults=dict(refused.fields) if refused else {},
+    )
+
+
+def _shown(name: str, value: str, secret: str) -> str:
+    """A header's value without what is secret in it, and without a query."""
+    if name == X_API_KEY:
+        return NOT_SHOWN
+    if name == AUTHORIZATION:
+        scheme, space, _ = value.partition(" ")
+        return f"{scheme} {NOT_SHOWN}" if space and scheme.lower() in SCHEMES else NOT_SHOWN
+    if name in (ORIGINAL.url, FORWARDED.url, ENVOY_PATH):
+        value = value.partition("?")[0]
+    return audit.kept(value, VALUE_MAX_LENGTH, secret)
+
+
+# --- shared by several processes --------------------------------------------------------------
+
+
+class _Shared:
+    """What every process noted, in Redis. Where Redis does not answer, each has its own."""
+
+    def __init__(self, url: str) -> None:
+        import redis  # here, for it takes a while and most installations do without
+
+        self.failures = redis.RedisError
+        self.redis = redis.Redis.from_url(
+            url, socket_timeout=REDIS_SECONDS, socket_connect_timeout=REDIS_SECONDS
+        )
+        self.waiting: deque[tuple[str, ProxyCall]] = deque(maxlen=KEPT)
+
+    def put(self, slug: str, call: ProxyCall) -> None:
+        self.waiting.append((slug, call))
+
+    def send(self) -> None:
+        if not self.waiting:
+            return
+        pipeline = self.redis.pipeline(transaction=False)
+        while self.waiting:
+            slug, call = self.waiting.popleft()
+            name = self.name(slug)
+            pipeline.lpush(name, json.dumps(asdict(call)))
+            pipeline.ltrim(name, 0, KEPT - 1)
+            pipeline.expire(name, REDIS_KEPT_SECONDS)
+        pipeline.execute()
+
+    def calls(self, slug: str) -> list[ProxyCall]:
+        self.send()
+        found = self.redis.lrange(self.name(slug), 0, KEPT - 1)
+        return [_restored(json.loads(text)) for text in found]
+
+    def name(self, slug: str) -> str:
+        return f"latchkey:calls:{slug}"
+
+
+def _restored(facts: dict[str, Any]) -> ProxyCall:
+    return ProxyCall(**{**facts, "permissions": tuple(facts["permissions"])})
+
+
+_shared: _Shared | None = None
+
+
+def share_by(redis_url: str) -> None:
+    """Shares the calls with the other processes from now on; '': there are none."""
+    global _shared
+    _shared = _Shared(redis_url) if redis_url else None
+    _rings.clear()
+
+
+def share() -> None:
+    """Sends what was noted to the other processes; what cannot be sent is lost."""
+    if _shared is not None:
+        try:
+            _shared.send()
+        except _shared.failures as error:
+            log.warning("the last calls of proxies are not shared: %s", error)
+
+
+# --- read -------------------------------------------------------------------------------------
+
+
+def latest(project: Project, *, by: Actor) -> list[ProxyCall]:
+    """The last calls about this project that the actor may see, newest first: of keys that are not
+    theirs a member sees none. Those that name no project and no known key are their owners' alone.
+
+    Raises Forbidden.
+    """
+    by.require(AUDIT_READ, project.id)
+    found = _of(project.slug) + (_of(OF_NO_PROJECT) if by.is_owner else [])
+    only_own = by.sees_only_own(project.id)
+    seen = [one for one in found if not only_own or one.key_owner_id in (None, by.id)]
+    return sorted(seen, key=lambda one: (one.at, one.request_id), reverse=True)[:KEPT]
+
+
+def _of(slug: str) -> list[ProxyCall]:
+    if _shared is not None:
+        try:
+            return _shared.calls(slug)
+        except _shared.failures as error:
+            log.warning("the last calls of proxies cannot be read: %s", error)
+    ring = _rings.get(slug)
+    return list(ring.calls) if ring else []

@@ -33,7 +33,7 @@ fmt: .venv/dev.stamp
 
 # What CI runs: with four times as many generated calls. Before a release: FUZZ_CASES=500 make test
 check: export FUZZ_CASES ?= 100
-check: lint types test
+check: .venv/proxies.stamp lint types test
 
 # Both need wrk. KEEP=DIR: the database of a million keys is filled there once, and used again.
 bench: .venv/run.stamp
@@ -58,6 +58,11 @@ screenshots: .venv/dev.stamp
 .venv/dev.stamp: requirements.txt requirements-dev.txt | .venv/bin/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
 	@touch $@ .venv/run.stamp
+
+# Real proxies that Debian has not, for tests/test_proxies.py, which skips those that are not there.
+.venv/proxies.stamp: requirements-proxies.txt .venv/dev.stamp
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-proxies.txt
+	@touch $@
 
 clean:
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache

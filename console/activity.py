@@ -1,10 +1,13 @@
 """Events: who did what to which key, person or project. Stored at the end of the change's own
 transaction, in a chain (chain.py), or the change does not happen."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import reduce
+from operator import or_
 from typing import Annotated, Any
 
+from peewee import Cast
 from pydantic import Field
 from typing_extensions import TypedDict
 
@@ -38,6 +41,7 @@ ACTIONS = (
 
 # All that is done to things of one kind: `key.*`, as a webhook asks for it.
 GROUPS = tuple(f"{kind}.*" for kind in dict.fromkeys(one.partition(".")[0] for one in ACTIONS))
+SETTING = ("project.created", "project.edited")  # what tells of a project's settings
 ACTORS_AMONG = 1_000
 PROJECT, INSTALLATION = "project", "installation"
 SCOPES = (PROJECT, INSTALLATION)
@@ -191,6 +195,42 @@ def _scope(project_id: str | None, filters: Mapping[str, str], by: Actor) -> sea
 def page_of_target(target_id: str, *, limit: int) -> Page[Event]:
     """The newest events of one key, for whoever may see the key."""
     return by_id(Event.select().where(Event.target_id == target_id), Event.id, None, limit)
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """Settings of a project as one event left them."""
+
+    event: Event
+    settings: Mapping[str, Any]
+
+
+def versions(
+    project_id: str, present: Mapping[str, Any], *, by: Actor, limit: int
+) -> list[Version]:
+    """How settings of a project were, newest first, so many at most. `present` is what they hold
+    now, by name. None for whoever sees their own events alone. Raises Unknown, Forbidden."""
+    by.require(AUDIT_READ, project_id)
+    if by.sees_only_own(project_id):
+        return []
+    held = dict(present)
+    found: list[Version] = []
+    for event in _edits(project_id, present).limit(limit):
+        pairs = {name: event.changes[name] for name in present if name in event.changes}
+        if pairs:
+            found.append(
+                Version(event, {**held, **{name: new for name, (_, new) in pairs.items()}})
+            )
+            held.update({name: old for name, (old, _) in pairs.items()})
+    return found
+
+
+def _edits(project_id: str, names: Iterable[str]) -> Any:
+    """The events of the project itself that may tell of these fields, newest first."""
+    text = Cast(Event.changes, "TEXT")
+    tells = reduce(or_, [text.contains(f'"{name}"') for name in names])
+    rows = Event.select().where(Event.target_id == project_id, Event.action.in_(SETTING), tells)
+    return rows.order_by(Event.id.desc())
 
 
 class Who(TypedDict):

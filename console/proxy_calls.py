@@ -75,6 +75,11 @@ class ProxyCall:
     headers: dict[str, str]
     faults: dict[str, str]  # what of the proxy's call could not be read, by header or option
 
+    @property
+    def was_read(self) -> bool:
+        """Whether what the client asked for is known; not, where the call has a fault."""
+        return bool(self.method)
+
 
 class _Ring:
     __slots__ = ("calls", "let_in_at")
@@ -240,8 +245,8 @@ def latest(project: Project, *, by: Actor) -> list[ProxyCall]:
     by.require(AUDIT_READ, project.id)
     found = _of(project.slug) + (_of(OF_NO_PROJECT) if by.is_owner else [])
     only_own = by.sees_only_own(project.id)
-    seen = [one for one in found if not only_own or one.key_owner_id in (None, by.id)]
-    return sorted(seen, key=lambda one: (one.at, one.request_id), reverse=True)[:KEPT]
+    seen = [one for one in found if not only_own or one.key_id is None or one.key_owner_id == by.id]
+    return sorted(seen, key=lambda one: one.at, reverse=True)[:KEPT]
 
 
 def _of(slug: str) -> list[ProxyCall]:

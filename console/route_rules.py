@@ -16,7 +16,7 @@ from urllib.parse import unquote
 from pydantic import AfterValidator, Field
 from typing_extensions import TypedDict
 
-from console.fields import Fields, OneOf, text_schema
+from console.fields import Fields, OneOf, UpTo, text_schema
 from console.key_fields import Permissions
 
 ALLOW, DENY = "allow", "deny"
@@ -26,6 +26,7 @@ PATH_MAX_LENGTH = 200
 METHODS_MAX = 20
 METHOD = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,19}")
 DECODED_AT_MOST = 5
+TRIED_MAX_LENGTH = 2_000
 REMEMBERED_LENGTH = 200  # of a path: longer ones are rare, and would fill the memory
 
 ANY, REST = "*", "**"
@@ -165,6 +166,36 @@ def of(rules: Any, default: str) -> Routes | None:
     if not rules or rules == "[]":
         return None if default == ALLOW else _none_at_all()
     return _of(rules if isinstance(rules, str) else json.dumps(rules), default)
+
+
+def _tried_path(text: str) -> str:
+    path = text.strip().partition("?")[0]
+    if not path.startswith("/"):
+        raise ValueError("must start with /, such as /tasks/17")
+    return path
+
+
+class _Trial(Fields):
+    """A request, and the rules to try it on."""
+
+    route_rules: RouteRules
+    route_default: RouteDefault
+    method: Method
+    path: Annotated[str, UpTo(TRIED_MAX_LENGTH), AfterValidator(_tried_path)]
+
+
+def tried(fields: Mapping[str, Any], method: str, path: str) -> tuple[Need, list[RouteRule]]:
+    """What a request would need by rules that nobody has saved, and those of them that decide, in
+    the order of `Need.rules`.
+
+    `fields` are `route_rules` and `route_default`. Raises Invalid, which names their fields as an
+    edit does, and `method` and `path`.
+    """
+    trial = _Trial.read({**fields, "method": method.strip(), "path": path})
+    rules = stored(trial.route_rules)
+    # Past the memory, which is for rules that requests come back to.
+    need = Routes(rules, trial.route_default)._need(trial.method, trial.path)
+    return need, [rules[place] for place in need.rules]
 
 
 @lru_cache(maxsize=1)

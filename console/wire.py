@@ -316,18 +316,19 @@ def rate_headers(allowance: Allowance, at: int) -> Headers:
     shown = allowance.shown
     if shown is None:
         return []
+    headers = [
+        ("X-RateLimit-Limit", str(shown.limit)),
+        ("X-RateLimit-Remaining", str(shown.remaining)),
+        ("X-RateLimit-Reset", str(shown.reset_at // 1000)),
+    ]
     rates = [window for window in allowance.windows if window.name != MONTH]
+    if not rates:  # a monthly quota alone: those two are of rates
+        return headers
     policy = ", ".join(f'"{w.name}";q={w.limit};w={WINDOW_SECONDS[w.name]}' for w in rates)
     state = ", ".join(
         f'"{w.name}";r={w.remaining};t={max(0, -(-(w.reset_at - at) // 1000))}' for w in rates
     )
-    return [
-        ("X-RateLimit-Limit", str(shown.limit)),
-        ("X-RateLimit-Remaining", str(shown.remaining)),
-        ("X-RateLimit-Reset", str(shown.reset_at // 1000)),
-        ("RateLimit-Policy", policy),
-        ("RateLimit", state),
-    ]
+    return [*headers, ("RateLimit-Policy", policy), ("RateLimit", state)]
 
 
 def expiry_header(verdict: Verdict) -> Headers:

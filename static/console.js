@@ -92,7 +92,12 @@
   body.addEventListener("token", (event) => {
     document.querySelectorAll("[name=csrf_token]").forEach((field) => { field.value = event.detail.value; });
   });
-  body.addEventListener("htmx:sendError", () => say({ words: "The server cannot be reached. Try again." }));
+  // What asks by itself, again and again, says nothing of a question that failed.
+  const asksByItself = (element) => Boolean(element?.matches("[hx-trigger^=every]"));
+  body.addEventListener("htmx:sendError", ({ detail }) => asksByItself(detail.elt) || say({ words: "The server cannot be reached. Try again." }));
+  body.addEventListener("htmx:beforeOnLoad", (event) => {
+    if (event.detail.xhr.status > 499 && asksByItself(event.detail.elt)) event.preventDefault();
+  });
   // What was open is not shown again by Back or Forward.
   addEventListener("pagehide", () => dialog.close());
   addEventListener("pageshow", (event) => event.persisted && location.reload());

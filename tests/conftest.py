@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -53,11 +54,11 @@ PROBLEM_FIELDS = {"type", "title", "status", "code", "detail", "request_id"}
 TEST_DATABASE_URL = os.environ.get("TEST_DATABASE_URL")
 
 
-def need(program: str) -> str:
+def need(program: str, install: str = "") -> str:
     """The program's path; without it the test is skipped, or fails where nothing may be."""
-    path = shutil.which(program)
+    path = shutil.which(program) or shutil.which(program, path=Path(sys.executable).parent)
     if path is None:
-        reason = f"{program} is not installed (apt-get install {program})"
+        reason = f"{program} is not installed ({install or f'apt-get install {program}'})"
         if os.environ.get("TESTS_SKIP_NOTHING"):
             pytest.fail(reason)
         pytest.skip(reason)

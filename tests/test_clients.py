@@ -33,7 +33,7 @@ from wsgiref.validate import validator
 import pytest
 
 from tests.conftest import PASSWORD, bearer, need
-from tests.nginx import Answer, call
+from tests.proxies import Answer, call
 from tests.server import ROOT, RunningServer, free_port
 
 pytestmark = pytest.mark.service

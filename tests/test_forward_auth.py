@@ -375,3 +375,33 @@ def test_every_route_is_answered_on_the_spot(app: Flask) -> None:
 
 def test_the_identity_headers_are_all_there(make_key: MakeKey) -> None:
     assert [name for name, _ in wire.nobodys_headers("r")] == list(IDENTITY)
+
+
+# --- others, as their documentation describes their requests ----------------------------------
+
+APISIX = {
+    "X-Forwarded-Proto": "http", "X-Forwarded-Method": "POST",
+    "X-Forwarded-Host": "api.example.com",
+    "X-Forwarded-Uri": "/tasks/1?x=2", "X-Forwarded-For": "192.0.2.7",
+}  # fmt: skip
+INGRESS_NGINX = {
+    "Host": "latchkey.default.svc", "X-Original-URL": "https://api.example.com/tasks/1?x=2",
+    "X-Original-Method": "POST", "X-Sent-From": "nginx-ingress-controller",
+    "X-Real-IP": "192.0.2.7", "X-Forwarded-For": "192.0.2.7",
+    "X-Auth-Request-Redirect": "/tasks/1?x=2", "Accept": "*/*", "Cookie": "theme=dark",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("route", "sent"), [("traefik", APISIX), ("nginx", INGRESS_NGINX)], ids=["APISIX", "ingress"]
+)
+def test_what_other_proxies_send_is_understood(
+    route: str, sent: dict[str, str], client: FlaskClient, make_key: MakeKey
+) -> None:
+    _, secret = make_key(permissions=["tasks:read"], ip_allowlist=["192.0.2.7"])
+    path = f"/forward-auth/{route}?project=shop&permission=tasks:read"
+    answer = client.get(path, headers={**sent, **bearer(secret)})
+    assert answer.status_code == 200
+    entry = latest()
+    assert (entry.method, entry.endpoint, entry.ip) == ("POST", "/tasks/1", "192.0.2.7")
+    assert_status(route, client.get(path, headers=sent), 401, "API_KEY_MISSING")

@@ -15,7 +15,6 @@ from flask import Flask
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
-import config as settings
 from console import audit, check, db, journal, keys, known, limits, secret
 from console.actor import Actor
 from console.check import (
@@ -36,10 +35,8 @@ from console.check import (
 from console.errors import Forbidden, Unknown
 from console.gate import Question
 from console.models import Attempt, Entry, Event, Key, LimitCount, Project, Secret, Usage
-from console.web import integrate
+from console.web import integrate, proxy_files
 from tests.conftest import Clock, MakeKey, bearer, checked, sign_in
-from tests.nginx import Backend, call, proxying, serving
-from tests.server import RunningServer
 
 HERE = "192.0.2.1"
 PAGE = "/projects/shop/integrate"
@@ -557,56 +554,6 @@ def test_a_search_that_is_too_long_is_cut(signed_in: FlaskClient, make_key: Make
 # --- what is to be pasted ---------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("environ, address", [
-    ({}, "127.0.0.1:8000"),
-    ({"LATCHKEY_PORT": "9321"}, "127.0.0.1:9321"),
-    ({"LATCHKEY_BASE_URL": "http://keys.internal:8080"}, "keys.internal:8080"),
-    ({"LATCHKEY_BASE_URL": "http://keys.internal"}, "keys.internal:80"),
-    ({"LATCHKEY_BASE_URL": "https://keys.example.com"}, "127.0.0.1:8000"),
-    ({"LATCHKEY_BASE_URL": "https://k.example", "LATCHKEY_HOST": "0.0.0.0"}, "127.0.0.1:8000"),
-    ({"LATCHKEY_BASE_URL": "https://k.example", "LATCHKEY_HOST": "::"}, "[::1]:8000"),
-    ({"LATCHKEY_BASE_URL": "https://k.example", "LATCHKEY_HOST": "10.0.0.5"}, "10.0.0.5:8000"),
-])  # fmt: skip
-def test_nginx_is_told_where_latchkey_itself_answers(environ: dict[str, str], address: str) -> None:
-    """Behind TLS that is not the public address: there Latchkey would not see who asks."""
-    text = integrate.nginx_conf(Project(slug="shop"), settings.load(environ))
-    assert f"server {address};\n" in text
-    assert "/forward-auth/nginx?project=shop&permission=tasks:read;" in text
-    assert text.count("# CHANGE") == 3
-    assert "server 127.0.0.1:9000;      # CHANGE" in text
-
-
-@pytest.mark.service
-def test_nginx_runs_what_is_to_be_pasted_and_lets_in_keys_of_the_project_alone(
-    server: RunningServer, tmp_path: Path
-) -> None:
-    made = {}
-    for slug in ("shop", "other"):
-        server.run("create-project", "--slug", slug).check_returncode()
-        key = server.run(
-            "create-key", "--project", slug, "--name", "CI", "--permission", "tasks:read"
-        )
-        made[slug] = key.stdout.strip()
-    environ = {"LATCHKEY_PORT": str(server.port)}
-
-    def pasted(text: str) -> str:
-        listens = re.search(r"listen (127\.0\.0\.1:\d+);", text)
-        assert listens
-        conf = integrate.nginx_conf(Project(slug="shop"), settings.load(environ))
-        conf = conf.replace("listen 8080;", f"listen {listens[1]};")
-        return conf.replace("127.0.0.1:9000", f"127.0.0.1:{backend.server_port}")
-
-    with (
-        serving(Backend()) as backend,
-        proxying(
-            tmp_path / "nginx", latchkey=1, backend=backend.server_port, change=pasted
-        ) as port,
-    ):
-        assert call(port, headers=bearer(made["shop"])).status == 200
-        refused = call(port, headers=bearer(made["other"]))
-        assert (refused.status, refused.problem["code"]) == (403, "PROJECT_MISMATCH")
-
-
 @pytest.fixture
 def as_shipped(app: Flask, signed_in: FlaskClient) -> FlaskClient:
     app.config["LATCHKEY"] = replace(app.config["LATCHKEY"], base_url="https://keys.example.com")
@@ -615,6 +562,13 @@ def as_shipped(app: Flask, signed_in: FlaskClient) -> FlaskClient:
 
 @pytest.mark.parametrize("way, contained", [
     ("nginx", ["auth_request /_latchkey;", "sudo nginx -t", "LATCHKEY_TRUSTED_PROXIES"]),
+    ("caddy", ["reverse_proxy 127.0.0.1:9000", "/forward-auth/caddy?project=shop&",
+               "caddy validate"]),
+    ("traefik", ["forwardAuth:", "/forward-auth/traefik?project=shop&", "flags at the top"]),
+    ("haproxy", ["lua-load-per-thread", "project=shop&permission=", "core.register_action"]),
+    ("envoy", ["envoy.filters.http.ext_authz", "project=shop", "envoy --mode validate"]),
+    ("others", ["forward-auth:", "/forward-auth/traefik?project=shop&permission=tasks:read",
+                "nginx.ingress.kubernetes.io/auth-url", "way=curl"]),
     ("python", ["class LatchkeyWSGI", "class Latchkey:", "LatchkeyWSGI(app.wsgi_app, needs)",
                 "app.add_middleware(LatchkeyASGI", "LATCHKEY_URL=https://keys.example.com"]),
     ("node", ["export function latchkey", "app.use(latchkey(",
@@ -639,25 +593,26 @@ def test_an_unknown_way_is_the_first_one(signed_in: FlaskClient) -> None:
 
 
 def test_files_are_handed_out_whole_and_no_others(as_shipped: FlaskClient) -> None:
-    for name in ("latchkey.py", "latchkey_client.py", "latchkey.mjs"):
+    for name, folder in {"latchkey.py": "clients", "latchkey_client.py": "clients",
+                         "latchkey.mjs": "clients", "latchkey.lua": "proxies"}.items():  # fmt: skip
         answer = as_shipped.get(f"{PAGE}/files/{name}")
-        assert answer.text == Path(integrate.ROOT, "docs/clients", name).read_text()
+        assert answer.text == Path(proxy_files.ROOT, "docs", folder, name).read_text()
         assert answer.headers["Content-Disposition"] == f'attachment; filename="{name}"'
         assert answer.mimetype == "text/plain"
-    assert "project=shop&permission" in as_shipped.get(f"{PAGE}/files/nginx.conf").text
-    for name in ("README.md", "..%2fREADME.md", "config.py", "..%2f..%2fconfig.py"):
+    for name in ("README.md", "..%2fREADME.md", "config.py", "..%2f..%2fconfig.py", "others.md"):
         assert as_shipped.get(f"{PAGE}/files/{name}").status_code == 404
 
 
-@pytest.mark.parametrize("way", ["nginx", "python", "node"])
+@pytest.mark.parametrize("way", integrate.WAYS)
 def test_without_the_documents_the_page_says_where_they_are(
     signed_in: FlaskClient, monkeypatch: pytest.MonkeyPatch, way: str
 ) -> None:
-    for name in integrate.SHIPPED:
-        monkeypatch.setitem(integrate.SHIPPED, name, "")
+    for shipped in (integrate.SHIPPED, proxy_files.SHIPPED, integrate.OTHERS):
+        for name in shipped:
+            monkeypatch.setitem(shipped, name, "")
     answer = signed_in.get(f"{PAGE}?way={way}")
     assert answer.status_code == 200
-    assert "were not installed with this console" in answer.text
+    assert ("were not installed with this console" in answer.text) is (way != "curl")
     assert signed_in.get(f"{PAGE}/files/nginx.conf").status_code == 404
 
 
@@ -666,8 +621,9 @@ def test_a_document_that_is_missing_or_no_text_is_empty(
 ) -> None:
     (tmp_path / "docs").mkdir()
     (tmp_path / "docs" / "binary").write_bytes(b"\xff\xfe")
-    monkeypatch.setattr(integrate, "ROOT", tmp_path)
-    assert (integrate._read("missing"), integrate._read("binary"), integrate._read("")) == ("",) * 3
+    monkeypatch.setattr(proxy_files, "ROOT", tmp_path)
+    for name in ("missing", "binary", ""):
+        assert proxy_files.read_shipped("", name) == ""
 
 
 def test_the_curl_line_is_a_question_that_the_api_takes(

@@ -58,6 +58,24 @@ CHANGES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         rows("plans", {"name": "partner", "per_minute": "5"}, {"name": "open", "per_hour": ""}),
         {"plans": [{"name": "partner", "per_minute": 5}, {"name": "open"}]},
     ),
+    "routes": (
+        {
+            **rows(
+                "route_rules",
+                {},
+                {"methods": "get, head", "path": "/tasks/**", "permissions": "tasks:read"},
+                {"path": "/"},
+            ),
+            "route_default": "deny",
+        },
+        {
+            "route_rules": [
+                {"methods": ["GET", "HEAD"], "path": "/tasks/**", "permissions": ["tasks:read"]},
+                {"path": "/"},
+            ],
+            "route_default": "deny",
+        },
+    ),
     "lifetimes": (
         {"key_limit": "7", "default_expiry": "7d", "maximum_lifetime": "1y"},
         {"key_limit": 7, "default_expiry": "7d", "maximum_lifetime": "1y"},
@@ -219,7 +237,7 @@ def test_a_mistake_is_told_beside_its_field_and_nothing_is_saved(
         assert answer.status_code == 422
         assert told in words(answer) and "Nothing was saved: see above" in words(answer)
         assert kept is None or kept in answer.text
-        assert answer.text.count("<section") == (1 if headers else 11)
+        assert answer.text.count("<section") == (1 if headers else 12)
         assert answer.text.count('role="alert"') == 1
     assert state("shop") == before
 
@@ -272,6 +290,7 @@ OTHERS: dict[str, dict[str, Any]] = {
     "permissions": rows("permission_catalogue", {"name": "a:b"}),
     "presets": rows("permission_presets", {"name": "Some", "permissions": "a:b"}),
     "plans": rows("plans", {"name": "other"}),
+    "routes": {**rows("route_rules", {"path": "/other"}), "route_default": "allow"},
     "lifetimes": {"key_limit": "", "default_expiry": "", "maximum_lifetime": "2y"},
     "environments": {"environments": ["live"]},
     "alerts": {"alert_email": ""},
@@ -282,6 +301,8 @@ SHOWN = {
     "permissions": "Permissions: tasks:read (View tasks), tasks:write",
     "presets": "Presets: Read-only: a:read, b:read",
     "plans": "Plans: partner: 5 a minute; open: None",
+    "routes": "Rules: GET HEAD /tasks/** → tasks:read; Every method / → any key "
+    "What no rule covers: Is refused",
     "lifetimes": "Live keys at most: 7 New keys live for: 7d Keys live at most: 1y",
     "environments": "New keys may be: test", "alerts": "Address of the team: team@example.com",
     "rotation": "live keys after 60d",
@@ -311,7 +332,7 @@ def test_whoever_saves_second_is_told_and_loses_nothing(app: Flask, signed_in: F
     assert (mistake.status_code, seen_in(mistake, "permissions")) == (422, opened[1])
     for headers in ({}, ALONE):
         told = other.post(f"{SETTINGS}/permissions", data=second, headers=headers)
-        assert told.status_code == 409 and told.text.count("<section") == (1 if headers else 10)
+        assert told.status_code == 409 and told.text.count("<section") == (1 if headers else 11)
         assert "Somebody changed this since you opened it. Nothing was saved" in words(told)
         assert "tasks:read (View tasks)" in words(told)
         assert values(told, "permission_catalogue.name") == ["tasks:write"]
@@ -338,7 +359,7 @@ def test_each_subject_tells_what_is_there_now(
     assert told.status_code == 409 and SHOWN[section] in words(told)
 
 
-@pytest.mark.parametrize("section", ["permissions", "plans", "lifetimes", "alerts"])
+@pytest.mark.parametrize("section", ["permissions", "plans", "routes", "lifetimes", "alerts"])
 def test_a_form_without_its_fields_empties_nothing(
     signed_in: FlaskClient, operator: Actor, section: str
 ) -> None:

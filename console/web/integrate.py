@@ -10,26 +10,46 @@ import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
-from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
-from flask import Blueprint, Response, current_app, render_template, request
+from flask import (
+    Blueprint,
+    Response,
+    current_app,
+    redirect,
+    render_template,
+    request,
+    url_for,
+)
+from werkzeug.wrappers import Response as BaseResponse
 
-from config import Config
-from console import ROOT, check, clock, key_list, permissions, wire
+from console import check, clock, key_list, permissions, proxy_calls, wire
 from console.check import Step, Verdict
 from console.errors import Invalid, Unknown
 from console.gate import VERIFY, Question
 from console.known import Known
 from console.models import ENVIRONMENTS, Key, Project
-from console.permissions import KEYS_READ, KEYS_WRITE
-from console.web import actor, client_ip, enter, inputs, is_htmx
+from console.permissions import AUDIT_READ, KEYS_READ, KEYS_WRITE, PROJECTS_MANAGE
+from console.route_rules import DENY
+from console.web import actor, client_ip, enter, inputs, is_htmx, proxy_advice, proxy_files
 from console.web.keys import key_here
+from console.web.proxy_files import (
+    LATCHKEY,
+    PERMISSION,
+    PROXIES,
+    Filling,
+    address,
+    read_shipped,
+)
+
+Answer = str | BaseResponse
 
 blueprint = Blueprint("integrate", __name__, url_prefix="/projects/<slug>/integrate")
 
-WAYS = {"nginx": "nginx", "python": "Python", "node": "Node.js", "curl": "curl"}
+WAYS = {
+    **{name: proxy.title for name, proxy in PROXIES.items()},
+    "others": "Other proxies", "python": "Python", "node": "Node.js", "curl": "curl",
+}  # fmt: skip
 EXAMPLE = {"permissions": ["tasks:read"], "method": "GET", "path": "/tasks", "ip": "203.0.113.7"}
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS")
 OFFERED = 50  # keys in the picker at once
@@ -55,57 +75,32 @@ STEPS = {
 
 # --- what ships with the repository -----------------------------------------------------------
 
-FENCED = r"^## {}\n+```\w*\n(.*?)^```"
-NGINX_ADDRESS = re.compile(r"server 127\.0\.0\.1:8000; *# CHANGE")
-NGINX_QUESTION = "/forward-auth/nginx?"
-
-
-def _read(name: str) -> str:
-    """A file under docs/; empty where it was not installed, for nothing else depends on it."""
-    try:
-        return Path(ROOT, "docs", name).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError):
-        return ""
-
-
+FENCED = r"^## {}\n+(?:(?!```)[^\n]*\n)*?```\w*\n(.*?)^```"
 SHIPPED = {
-    name: _read(f"{folder}/{name}")
-    for folder, name in (
-        ("proxies", "nginx.conf"),
-        ("clients", "latchkey.py"),
-        ("clients", "latchkey_client.py"),
-        ("clients", "latchkey.mjs"),
-    )
+    name: read_shipped("clients", name)
+    for name in ("latchkey.py", "latchkey_client.py", "latchkey.mjs")
 }
-_clients = _read("clients/README.md")
+_clients = read_shipped("clients", "README.md")
+_others = read_shipped("proxies", "others.md")
 
 
-def _example(title: str) -> str:
-    """The block of code under a heading of the clients' document."""
-    found = re.search(FENCED.format(re.escape(title)), _clients, re.MULTILINE | re.DOTALL)
+def _example(document: str, title: str) -> str:
+    """The first block of code under a heading of a document."""
+    found = re.search(FENCED.format(re.escape(title)), document, re.MULTILINE | re.DOTALL)
     return found[1] if found else ""
 
 
 EXAMPLES = {
-    "python": (("Flask", _example("Flask")), ("FastAPI", _example("FastAPI and Starlette"))),
-    "node": (("Express", _example("Express")),),
+    "python": (
+        ("Flask", _example(_clients, "Flask")),
+        ("FastAPI", _example(_clients, "FastAPI and Starlette")),
+    ),
+    "node": (("Express", _example(_clients, "Express")),),
 }
-
-
-def nginx_conf(project: Project, config: Config) -> str:
-    """The shipped file for this installation and the keys of this project."""
-    text = NGINX_ADDRESS.sub(f"server {_address(config)};", SHIPPED["nginx.conf"])
-    return text.replace(NGINX_QUESTION, f"{NGINX_QUESTION}project={project.slug}&")
-
-
-def _address(config: Config) -> str:
-    """Host and port where Latchkey itself answers, rather than what stands in front for browsers:
-    it must see the proxy that asks."""
-    if not config.is_https:
-        parts = urlsplit(config.base_url)
-        return parts.netloc if parts.port else f"{parts.netloc}:80"
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(config.host, config.host)
-    return f"[{host}]:{config.port}" if ":" in host else f"{host}:{config.port}"
+OTHERS = {
+    "APISIX": _example(_others, "APISIX"),
+    "ingress-nginx": _example(_others, "Kubernetes: ingress-nginx"),
+}
 
 
 # --- pages --------------------------------------------------------------------------------------
@@ -119,8 +114,12 @@ def show_integrate(slug: str) -> str:
     form = {"with": KEY, "key": request.args.get("key", ""), "method": "GET"}
     return render_template(
         "integrate/show.html" if whole else "integrate/_ways.html",
-        **{**_ways(project), **(_tester(project, form) if whole else {})},
+        **{**_ways(project), **(_whole(project, form) if whole else {})},
     )
+
+
+def _whole(project: Project, form: dict[str, str]) -> dict[str, Any]:
+    return {**_tester(project, form), **_calls(project)}
 
 
 @blueprint.get("/files/<name>")
@@ -132,6 +131,33 @@ def download_file(slug: str, name: str) -> Response:
     answer = Response(text, mimetype="text/plain")
     answer.headers["Content-Disposition"] = f'attachment; filename="{name}"'
     return answer
+
+
+@blueprint.get("/calls")
+def show_calls(slug: str) -> Answer:
+    """The last calls of proxies; nothing, where the page has them already. Without scripts the page
+    itself, anew."""
+    project = enter(slug)
+    if not is_htmx():
+        way = request.args.get("way")
+        here = url_for("integrate.show_integrate", slug=slug, way=way, _anchor="calls")
+        return redirect(here, 303)
+    found = _calls(project)
+    if request.args.get("seen", "") == found["seen"]:
+        return Response(status=204)
+    return render_template("integrate/_calls.html", **found)
+
+
+def _calls(project: Project) -> dict[str, Any]:
+    if not actor().may(AUDIT_READ, project.id):
+        return {"calls": None, "seen": "", "ways": WAYS}
+    calls = proxy_calls.latest(project, by=actor())
+    trusted = current_app.config["LATCHKEY"].trusted_proxies
+    return {
+        "calls": [(one, proxy_advice.findings(one, project, trusted)) for one in calls],
+        "seen": calls[0].request_id if calls else "none",
+        "ways": WAYS,
+    }
 
 
 @blueprint.get("/keys")
@@ -158,7 +184,10 @@ def test_key(slug: str) -> tuple[str, int]:
     fragment = is_htmx() and request.headers.get("HX-Target") == "result"
     page = render_template(
         "integrate/_answer.html" if fragment else "integrate/show.html",
-        **{**({} if fragment else _ways(project)), **_tester(project, form, result, errors)},
+        **{
+            **({} if fragment else {**_ways(project), **_calls(project)}),
+            **_tester(project, form, result, errors),
+        },
     )
     return page, 422 if errors else 200
 
@@ -168,25 +197,73 @@ FIELDS = ("with", "key", "method", "path", "permissions", "ip", "environment")
 
 def _ways(project: Project) -> dict[str, Any]:
     way = request.args.get("way", "nginx")
+    way = way if way in WAYS else "nginx"
+    filling, faults = _filling(project)
+    options = filling.options(project)
+    at = address(current_app.config["LATCHKEY"])
     return {
-        "way": way if way in WAYS else "nginx",
+        "way": way,
         "ways": WAYS,
+        "proxy": PROXIES.get(way),
+        "filling": filling,
+        "fill": _as_typed(filling),
+        "fill_errors": faults,
+        "kept": {name: value for name, value in request.args.items() if name in FILLED_IN},
         "files": _files(project),
         "examples": EXAMPLES,
+        "others": {
+            name: text.replace(LATCHKEY, at).replace(f"permission={PERMISSION}", options)
+            for name, text in OTHERS.items()
+        },
         "verify_line": verify_line({"project": project.slug, **EXAMPLE}),
+        "has_rules": bool(project.route_rules) or project.route_default == DENY,
         **_shared(project),
     }
+
+
+FILLED_IN = ("service", "permissions", "header", "environment", "preflight")
+
+
+def _filling(project: Project) -> tuple[Filling, dict[str, str]]:
+    """What the page's address says of the configuration; with what is wrong left out."""
+    typed = {name: request.args.get(name, "").strip() for name in FILLED_IN}
+    fields: dict[str, Any] = {name: text for name, text in typed.items() if text}
+    if "permissions" in request.args:
+        fields["permissions"] = inputs.items(typed["permissions"])
+    elif not project.route_rules:
+        fields["permissions"] = [PERMISSION]
+    fields["preflight"] = typed["preflight"] == "allow"
+    try:
+        return Filling.read(fields), {}
+    except Invalid as error:
+        faults = {name.partition(".")[0]: why for name, why in error.fields.items()}
+        good = {name: value for name, value in fields.items() if name not in faults}
+        return Filling.read(good), faults
+
+
+def _as_typed(filling: Filling) -> dict[str, str]:
+    """The form's fields: as they were typed, or as the configuration has them."""
+    said = {
+        "service": filling.service,
+        "permissions": " ".join(filling.permissions),
+        "header": filling.header or "",
+        "environment": filling.environment or "",
+        "preflight": "allow" if filling.preflight else "",
+    }
+    return {name: request.args.get(name, value) for name, value in said.items()}
 
 
 def _shared(project: Project) -> dict[str, Any]:
     return {
         "may_write": actor().may(KEYS_WRITE, project.id),
+        "may_manage": actor().may(PROJECTS_MANAGE, project.id),
         "base_url": current_app.config["LATCHKEY"].base_url,
     }
 
 
 def _files(project: Project) -> dict[str, str]:
-    return {**SHIPPED, "nginx.conf": nginx_conf(project, current_app.config["LATCHKEY"])}
+    filling, _ = _filling(project)
+    return {**SHIPPED, **proxy_files.files(filling, project, current_app.config["LATCHKEY"])}
 
 
 def _tester(
@@ -287,7 +364,9 @@ def _asked(project: Project) -> check.Request:
     for name in ("environment", "ip"):
         if form.get(name, "").strip():
             question[name] = form[name].strip()
-    return Question.read(question).request(REQUEST_ID, frozenset({project.id}))
+    asked = Question.read(question).request(REQUEST_ID, frozenset({project.id}))
+    asked.by_rules = not asked.permissions  # as for a proxy whose address names none
+    return asked
 
 
 def _explained_by_name(project: Project, asked: check.Request) -> tuple[Verdict, list[Step]]:

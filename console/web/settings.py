@@ -10,7 +10,17 @@ from flask import Blueprint, Response, render_template, request, url_for
 from werkzeug.datastructures import MultiDict
 from werkzeug.wrappers import Response as BaseResponse
 
-from console import alert_rules, alert_words, catalogue, limits, mail, plans, projects
+from console import (
+    activity,
+    alert_rules,
+    alert_words,
+    catalogue,
+    limits,
+    mail,
+    plans,
+    projects,
+    route_rules,
+)
 from console.alert_rules import OF_PROJECT
 from console.errors import Conflict, Invalid, Refused, Unknown
 from console.models import ENVIRONMENTS, Project
@@ -30,6 +40,7 @@ COLUMNS = {
     "permission_catalogue": ("name", "description"),
     "permission_presets": ("name", "permissions"),
     "plans": ("name", "per_minute", "per_hour"),
+    "route_rules": ("methods", "path", "permissions"),
 }
 # What each setting is called where the present ones are told.
 LABELS = {
@@ -38,12 +49,17 @@ LABELS = {
     "key_limit": "Live keys at most", "default_expiry": "New keys live for",
     "maximum_lifetime": "Keys live at most", "environments": "New keys may be",
     "alert_email": "Address of the team", "alerts": "Alerts", "rotation_policy": "Rotation",
+    "route_rules": "Rules", "route_default": "What no rule covers",
 }  # fmt: skip
 EMPTY_ROWS = 2
 ROWS_MAX = 200  # more than any list may have, so that one too long is told as such
-MORE = "more"
+# What a button asks of the rows: to have more, to move one, to be tried, to be an earlier version.
+MORE, TRY, VERSION = "more", "try", "version-"
+UP = re.compile(r"up-([0-9]{1,3})")
+ENTER = "enter"  # tries the request where there is one, else saves
+VERSIONS_MAX = 20
 RULE_FIELD = re.compile(r"alerts\.(\w+)")
-ROW_FIELD = re.compile(r"(\w+\.[0-9]+)(?:\.(\w+))?")
+ROW_FIELD = re.compile(r"((\w+)\.[0-9]+)(?:\.(\w+)(?:\.[0-9]+)?)?")
 
 
 @blueprint.get("")
@@ -67,7 +83,9 @@ def edit_project(slug: str, section: str) -> Answer:
     actor().require(PROJECTS_MANAGE, project.id)
     if section not in SECTIONS:
         raise Unknown("There are no such settings.")
-    if "rows" in request.form:
+    if section == "routes" and _is_trial(request.form):
+        return _try_routes(project, request.form)
+    if request.form.get("rows", ENTER) != ENTER:
         return _show(_context(project, section, request.form), section)
     places: Places = {}
     try:
@@ -94,6 +112,24 @@ def preview_secret(slug: str) -> Answer:
     return render_template(
         "settings/_example.html", **_example(project, _secrets(request.form, {}))
     )
+
+
+def _is_trial(form: Form) -> bool:
+    pressed = form.get("rows")
+    return pressed == TRY or (pressed == ENTER and bool(form.get("path", "").strip()))
+
+
+def _try_routes(project: Project, form: Form) -> Answer:
+    """What a request would need by the rules as they are typed; nothing is saved."""
+    places: Places = {}
+    try:
+        fields = _typed("routes", form, places)
+        trial = route_rules.tried(fields, form.get("method", ""), form.get("path", ""))
+    except Invalid as error:
+        error.fields = _names_of_form(error.fields, places)
+        context = _context(project, "routes", form, error)
+        return _show({**context, "is_trial": True}, "routes")
+    return _show({**_context(project, "routes", form), "trial": trial}, "routes")
 
 
 def _show(context: dict[str, Any], section: str) -> Answer:
@@ -155,6 +191,20 @@ def _plans(form: Form, places: Places) -> dict[str, Any]:
     }
 
 
+def _routes(form: Form, places: Places) -> dict[str, Any]:
+    fields: dict[str, Any] = {"route_default": form.get("route_default", "")}
+    if "seen" in form or any(name.startswith("route_rules.") for name in form):
+        fields["route_rules"] = [
+            {
+                "methods": inputs.items(row["methods"]),
+                "path": row["path"],
+                "permissions": inputs.items(row["permissions"]),
+            }
+            for row in _typed_rows("route_rules", form, places)
+        ]
+    return fields
+
+
 def _lifetimes(form: Form, places: Places) -> dict[str, Any]:
     typed = {name: form[name].strip() or None for name in SETTINGS["lifetimes"] if name in form}
     limit = typed.get("key_limit")
@@ -195,6 +245,7 @@ SETTINGS: Mapping[str, tuple[str, ...]] = {
     "permissions": ("permission_catalogue",),
     "presets": ("permission_presets",),
     "plans": ("plans",),
+    "routes": ("route_rules", "route_default"),
     "lifetimes": ("key_limit", "default_expiry", "maximum_lifetime"),
     "environments": ("environments",),
     "alerts": ("alert_email", "alerts"),
@@ -206,6 +257,7 @@ SECTIONS: Mapping[str, Callable[[Form, Places], dict[str, Any]]] = {
     "permissions": _permissions,
     "presets": _presets,
     "plans": _plans,
+    "routes": _routes,
     "lifetimes": _lifetimes,
     "environments": _environments,
     "alerts": _alerts,
@@ -214,14 +266,16 @@ SECTIONS: Mapping[str, Callable[[Form, Places], dict[str, Any]]] = {
 
 
 def _rows(of: str, form: Form) -> Rows:
-    """The rows as they stand in the form, those left empty too; with more of these, or one less,
-    where a button asks for it."""
+    """The rows as they stand in the form, those left empty too; with more of these, one less, or
+    one moved up, where a button asks for it."""
     names = COLUMNS[of]
     columns = [form.getlist(f"{of}.{name}")[:ROWS_MAX] for name in names]
     rows = [dict(zip(names, row, strict=True)) for row in zip_longest(*columns, fillvalue="")]
     wanted = form.get("rows", "")
     if wanted == MORE:
         return rows + _empty(of)
+    if (up := UP.fullmatch(wanted)) and 0 < (place := int(up[1])) < len(rows):
+        rows.insert(place - 1, rows.pop(place))
     return [row for number, row in enumerate(rows) if str(number) != wanted]
 
 
@@ -242,12 +296,13 @@ def _typed_rows(of: str, form: Form, places: Places) -> Rows:
 
 def _names_of_form(fields: Mapping[str, str], places: Places) -> dict[str, str]:
     """The API's names of fields as the form's."""
-    found = {}
+    found: dict[str, str] = {}
     for path, why in fields.items():
         name = RULE_FIELD.sub(r"\1", path).replace("rotation_policy.", "rotation_")
         row = ROW_FIELD.fullmatch(name)
-        place = places.get(row[1]) if row else None
-        found[f"{place}.{row[2] or 'name'}" if row and place else name] = why
+        if row and row[1] in places:
+            name = f"{places[row[1]]}.{row[3] or COLUMNS[row[2]][0]}"
+        found[name] = why
     return found
 
 
@@ -267,16 +322,26 @@ def _context(
         "shows_environment": "yes" if facts["shows_environment"] else "no",
         **{of: [*_as_typed(of, facts[of]), *_empty(of)] for of in COLUMNS},  # type: ignore[literal-required]
         **_rules_as_typed(project),
+        "method": "GET",
+        "path": "",
     }
+    versions = _route_versions(project) if section in (None, "routes") or not is_htmx() else []
+    earlier = None
     if form is not None:
         shown.update({name: text for name, text in form.items() if "." not in name})
-        shown.update({of: _rows(of, form) for of in COLUMNS if f"{of}.name" in form})
+        sent = {name.partition(".")[0] for name in form if "." in name}
+        shown.update({of: _rows(of, form) for of in COLUMNS if of in sent})
+        earlier = _earlier(versions, form.get("rows", ""))
         if section == "environments":
             shown["environments"] = form.getlist("environments")
         if section == "alerts":
             shown["raised"] = form.getlist("raised")
         if section == "rotation":
             shown["rotation"] = form.get("rotation", "no")
+    if earlier:
+        kept = earlier.settings
+        shown["route_rules"] = _as_typed("route_rules", kept["route_rules"]) + _empty("route_rules")
+        shown["route_default"] = kept["route_default"]
     seen = {one: projects.edition(project, names) for one, names in SETTINGS.items()}
     is_changed = isinstance(error, projects.Changed)
     if section and form and "seen" in form and not is_changed:
@@ -289,8 +354,43 @@ def _context(
         "errors": error.fields if error else {},
         "error": error,
         "at_fault": section if error else None,
+        "pressed": _pressed(section, form, shown) if section and form else None,
+        "versions": versions,
+        "earlier": earlier,
         **_told(project),
     }
+
+
+def _route_versions(project: Project) -> list[activity.Version]:
+    facts: dict[str, Any] = {**projects.as_dict(project)}
+    present = {name: facts[name] for name in SETTINGS["routes"]}
+    return activity.versions(project.id, present, by=actor(), limit=VERSIONS_MAX)
+
+
+def _earlier(versions: list[activity.Version], wanted: str) -> activity.Version | None:
+    """The version that a button asks for. Raises Unknown."""
+    if not wanted.startswith(VERSION):
+        return None
+    for version in versions:
+        if wanted == f"{VERSION}{version.event.id}":
+            return version
+    raise Unknown("There is no such version of the rules.")
+
+
+def _pressed(section: str, form: Form, shown: Mapping[str, Any]) -> str | None:
+    """The id of the button that has the focus again: of a row that moved, where it is now."""
+    wanted = form.get("rows", "")
+    if wanted.startswith(VERSION):
+        return f"save-{section}"
+    if section == "routes" and _is_trial(form):
+        return f"{TRY}-{section}" if wanted == TRY else "path"
+    for of in COLUMNS.keys() & set(SETTINGS[section]):
+        if up := UP.fullmatch(wanted):
+            return f"up-{of}-{max(0, int(up[1]) - 1)}"
+        if wanted.isdigit() and inputs.number(wanted) in range(len(shown[of])):
+            return f"remove-{of}-{wanted}"
+        return f"{MORE}-{of}" if wanted and wanted != ENTER else None
+    return None
 
 
 def _rules_as_typed(project: Project) -> dict[str, Any]:
@@ -321,6 +421,10 @@ def _in_words(name: str, value: Any) -> str:
     if name == "plans":
         figures = [(one["name"], words.rate(one["per_minute"], one["per_hour"])) for one in value]
         return "; ".join(f"{plan}: {rate}" for plan, rate in figures) or "Empty"
+    if name == "route_rules":
+        return "; ".join(map(words.rule_words, value)) or "Empty"
+    if name == "route_default":
+        return words.ROUTE_DEFAULTS[value]
     if name == "environments":
         return " and ".join(value)
     if name == "alerts":

@@ -24,6 +24,7 @@ from console.check import (
 )
 from console.clock import DAY, HOUR, MINUTE
 from console.models import ACTIVE, EXPIRED, REVOKED, TEST, Entry, Event, Key
+from console.route_rules import ALLOW, DENY, Need
 
 SOON = 7 * DAY
 DATED = 30 * DAY
@@ -165,12 +166,16 @@ CHANGE_WORDS = {
     "maximum_lifetime": "Keys live at most",
     "monthly_quota": "Monthly quota",
     "previous_secret_expires_at": "Old secret works until",
+    "route_default": "What no rule covers",
+    "route_rules": "Rules of routes",
     "shows_environment": "Secrets say live or test",
     "url": "URL",
 }
 SAID_MAX_LENGTH = 200
 UNITS = {"m": "minute", "h": "hour", "d": "day", "w": "week", "mo": "month", "y": "year"}
 PLAN_FIELDS = {"name", "per_minute", "per_hour"}
+RULE_FIELDS = {"methods", "path", "permissions"}
+ROUTE_DEFAULTS = {ALLOW: "Any key of the project", DENY: "Is refused"}
 
 
 def register(app: Flask) -> None:
@@ -199,6 +204,9 @@ def register(app: Flask) -> None:
         reason_of=reason_of,
         renews_at=renewal.renews_at,
         rotation_due_at=alert_rules.rotation_due_at,
+        route_defaults=ROUTE_DEFAULTS,
+        rule_words=rule_words,
+        trial_words=trial_words,
         rate_words=rate_words,
         said=said,
         outcome_words=OUTCOME_WORDS,
@@ -378,21 +386,27 @@ def changes_of(event: Event) -> list[str]:
     ]
 
 
-def details_of(event: Event) -> list[tuple[str, str, str]]:
-    """Every field that an event tells of, before and after."""
+def details_of(event: Event) -> list[tuple[str, str | list[str], str | list[str]]]:
+    """Every field that an event tells of, before and after; rules of routes one by one."""
     return [
         (
             CHANGE_WORDS.get(name) or name.replace("_", " ").capitalize(),
-            _said_of(name, old),
-            _said_of(name, new),
+            _detail_of(name, old),
+            _detail_of(name, new),
         )
         for name, (old, new) in event.changes.items()
         if (old, new) != (None, None)
     ]
 
 
+def _detail_of(name: str, value: Any) -> str | list[str]:
+    is_rules = name == "route_rules" and value
+    return [rule_words(rule) for rule in value] if is_rules else _said_of(name, value)
+
+
 def _changed(name: str, old: Any, new: Any) -> str:
-    if isinstance(old, list) and isinstance(new, list) and old and new:
+    is_told_apart = (old and new) or name == "route_rules"  # which have arrows of their own
+    if isinstance(old, list) and isinstance(new, list) and is_told_apart:
         parts = (("added", [one for one in new if one not in old]),
                  ("removed", [one for one in old if one not in new]))  # fmt: skip
         told = [f"{words} {said(some)}" for words, some in parts if some]
@@ -407,6 +421,8 @@ def _said_of(name: str, value: Any) -> str:
         return to_minute(clock.parse(value))
     if name == "rate_limit" and isinstance(value, dict):
         return rate(value.get("per_minute"), value.get("per_hour"))
+    if name == "route_default" and value in ROUTE_DEFAULTS:
+        return ROUTE_DEFAULTS[value].lower()
     return said(value)
 
 
@@ -421,12 +437,36 @@ def said(value: Any) -> str:
     elif isinstance(value, dict):
         if value.keys() == PLAN_FIELDS:
             return f"{value['name']} ({rate(value['per_minute'], value['per_hour'])})"
+        if value.keys() == RULE_FIELDS:
+            return rule_words(value)
         is_offer = value.keys() == {"name", "description"}
         parts = [f"{name} {said(one)}" for name, one in value.items()]
         words = value["name"] if is_offer else ", ".join(parts)
     else:
         words = f"{value:,}" if isinstance(value, int) else str(value)
     return words if len(words) <= SAID_MAX_LENGTH else f"{words[:SAID_MAX_LENGTH]}…"
+
+
+def rule_words(rule: Mapping[str, Any]) -> str:
+    """`GET HEAD /tasks/** → tasks:read`."""
+    methods = " ".join(rule["methods"]) or "Every method"
+    return f"{methods} {rule['path']} → {' '.join(rule['permissions']) or 'any key'}"
+
+
+def trial_words(need: Need) -> tuple[str, str]:
+    """What a request needs, and why; the rules that decide are to follow."""
+    what = (
+        "Refused" if need.is_refused
+        else f"Needs {', '.join(need.permissions)}" if need.permissions
+        else "Any key of the project"
+    )  # fmt: skip
+    if not need.rules:
+        return f"No rule covers it: {what.lower()}", ""
+    ways = "The path can be read in several ways"
+    if need.is_refused:
+        return what, f"{ways}, and one of them no rule covers. Of the others:"
+    several = len(need.rules) > 1
+    return what, f"{ways}, so several rules decide:" if several else "One rule decides:"
 
 
 def share(part: int, whole: int) -> str:

@@ -12,7 +12,7 @@ from playwright.sync_api import Browser, BrowserContext, Page, expect
 
 from tests.browser.conftest import PASSWORD, Watched, barriers, sign_in, too_wide
 from tests.conftest import bearer
-from tests.nginx import call
+from tests.proxies import call
 from tests.server import RunningServer
 
 pytestmark = pytest.mark.browser

@@ -13,7 +13,7 @@ from playwright.sync_api import Browser, Page, StorageState, expect
 
 from tests.browser.conftest import PASSWORD, Watched, barriers, profile, too_wide
 from tests.conftest import bearer
-from tests.nginx import call
+from tests.proxies import call
 from tests.server import RunningServer
 
 pytestmark = pytest.mark.browser

@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
+from console.web.integrate import WAYS
 from tests.browser.conftest import PASSWORD, Watched, barriers, sign_in, too_wide
 from tests.conftest import bearer
-from tests.nginx import call
+from tests.proxies import call
 from tests.server import RunningServer
 
 pytestmark = pytest.mark.browser
@@ -205,6 +206,83 @@ def test_of_many_keys_one_is_found_by_typing_or_by_a_button(
     assert console.complaints == []
 
 
+def test_a_configuration_is_filled_in_with_and_without_scripts(console: Watched) -> None:
+    page = console.page
+    page.get_by_role("link", name="Caddy", exact=True).click()
+    file = page.get_by_role("region", name="Caddyfile")
+    expect(file).to_contain_text("/forward-auth/caddy?project=shop&permission=tasks:read")
+    for label, text in (("Your service", "tasks.internal:3000"), ("A key needs", "tasks:write")):
+        page.get_by_label(label).fill(text)
+        page.keyboard.press("Tab")
+    page.get_by_label("The key comes in").select_option(label="X-API-Key")
+    page.get_by_label("Let CORS preflights in").check()
+    if page.get_by_role("button", name="Fill in").is_visible():
+        page.get_by_role("button", name="Fill in").click()
+    expect(file).to_contain_text("reverse_proxy tasks.internal:3000")
+    expect(file).to_contain_text("permission=tasks:write&header=x-api-key&preflight=allow")
+    expect(file).not_to_contain_text("header_up -Authorization")
+    expect(page).to_have_url(re.compile("way=caddy&.*service=tasks.internal%3A3000"))
+    page.get_by_role("link", name="Envoy", exact=True).click()
+    expect(page.get_by_role("region", name="envoy.yaml")).to_contain_text("tasks.internal")
+    assert console.complaints == []
+
+
+def as_caddy(installation: Installation, path: str = "/tasks", **headers: str) -> int:
+    sent = {"X-Forwarded-Method": "GET", "X-Forwarded-Uri": path, **headers}
+    query = "?project=shop&permission=tasks:read"
+    return call(installation.server.port, f"/forward-auth/caddy{query}", headers=sent).status
+
+
+def test_a_call_is_shown_as_it_comes_with_what_mends_it(
+    with_scripts: Watched, installation: Installation
+) -> None:
+    page = with_scripts.page
+    calls = page.get_by_role("region", name="Calls from your proxy")
+    assert as_caddy(installation, "/first") == 401
+    expect(calls).to_contain_text("GET /first")
+    expect(calls).to_contain_text("X-Forwarded-For")
+    expect(calls.get_by_role("listitem").filter(has_text="The key")).to_contain_text("missing")
+    assert barriers(page) == []
+    # Whoever reads on is not disturbed by what comes meanwhile.
+    first = calls.locator("summary").filter(has_text="/first")
+    first.focus()
+    assert as_caddy(installation, "/second", **bearer(installation.key["key"])) == 200
+    expect(calls).to_contain_text("GET /second")
+    expect(calls).to_contain_text(f"Let in with {NAME}")
+    expect(first).to_be_focused()
+    expect(calls.locator("details").filter(has_text="/first")).to_have_attribute("open", "")
+    assert installation.key["key"] not in page.content()
+    for width in (1280, 390):
+        page.set_viewport_size({"width": width, "height": 800})
+        assert not too_wide(page)
+    assert with_scripts.complaints == []
+
+
+def test_without_scripts_the_calls_are_there_after_a_click(
+    console: Watched, installation: Installation
+) -> None:
+    page = console.page
+    assert as_caddy(installation, "/by-a-click") == 401
+    refresh = page.get_by_role("link", name="Refresh")
+    if refresh.is_visible():
+        refresh.click()
+    expect(page.get_by_text("GET /by-a-click").first).to_be_visible()
+
+
+def test_while_the_server_is_away_the_page_does_not_complain_again_and_again(
+    with_scripts: Watched, installation: Installation
+) -> None:
+    page = with_scripts.page
+    installation.server.stop()
+    try:
+        page.wait_for_timeout(2_500)
+        expect(page.get_by_text("The server cannot be reached")).to_have_count(0)
+    finally:
+        installation.server.start()
+    assert as_caddy(installation, "/back-again") == 401
+    expect(page.get_by_text("GET /back-again")).to_be_visible()
+
+
 def test_another_way_is_shown_and_copied_whole(with_scripts: Watched) -> None:
     page = with_scripts.page
     page.context.grant_permissions(["clipboard-read", "clipboard-write"])
@@ -234,7 +312,7 @@ def test_every_state_of_the_page_fits_and_has_no_barrier(
             assert not too_wide(page), (what, width)
         assert barriers(page) == [], what
 
-    for way in ("nginx", "Python", "Node.js", "curl"):
+    for way in WAYS.values():
         page.get_by_role("link", name=way, exact=True).click()
         expect(page.get_by_role("link", name=way, exact=True)).to_have_attribute(
             "aria-current", "true"

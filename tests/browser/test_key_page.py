@@ -10,7 +10,7 @@ from playwright.sync_api import Browser, Locator, Page, expect
 
 from tests.browser.conftest import PASSWORD, Watched, barriers, sign_in, too_wide
 from tests.conftest import bearer
-from tests.nginx import call
+from tests.proxies import call
 from tests.server import RunningServer
 
 pytestmark = pytest.mark.browser

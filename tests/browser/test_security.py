@@ -16,7 +16,7 @@ from playwright.sync_api import Browser, BrowserContext, Page, StorageState, exp
 
 from tests.browser.conftest import PASSWORD, profile, sign_in
 from tests.conftest import bearer
-from tests.nginx import call
+from tests.proxies import call
 from tests.server import RunningServer
 
 pytestmark = pytest.mark.browser

@@ -12,7 +12,7 @@ from playwright.sync_api import Locator, Page, expect
 
 from tests.browser.conftest import Watched
 from tests.conftest import bearer
-from tests.nginx import Backend, call, proxying, serving
+from tests.proxies import Backend, call, proxying, serving
 from tests.server import RunningServer
 
 pytestmark = pytest.mark.browser

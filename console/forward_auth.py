@@ -5,9 +5,8 @@ another what it asked for. Reads and translates; decides nothing.
 """
 
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import NamedTuple
 from urllib.parse import parse_qsl, quote, unquote
 
@@ -21,15 +20,13 @@ from console.permissions import parse as parse_permissions
 from console.route_rules import METHOD
 from console.wire import KEY_HEADERS, Environ, Headers
 
-Translate = Callable[[int, Headers, bytes], tuple[int, Headers]]
-
 PREFIX = "/forward-auth/"
 NGINX, CADDY, TRAEFIK, HAPROXY, ENVOY = "nginx", "caddy", "traefik", "haproxy", "envoy"
 ROUTES = (NGINX, CADDY, TRAEFIK, HAPROXY, ENVOY)
 ENVOYS = f"{PREFIX}{ENVOY}"
 
-# What nginx's auth_request passes on; any other status would reach the client as 500.
-NGINX_PASSES = (200, 401, 403)
+# What nginx's auth_request passes on of refusals; any other status would reach the client as 500.
+NGINX_PASSES = (401, 403)
 
 PERMISSION, PROJECT, ENVIRONMENT = "permission", "project", "environment"
 PREFLIGHT, HEADER = "preflight", "header"
@@ -54,6 +51,7 @@ ORIGINAL = Family("X-Original-Method", "X-Original-URL")
 FORWARDED = Family("X-Forwarded-Method", "X-Forwarded-Uri")
 # Envoy says it by its own request.
 FAMILIES = {NGINX: ORIGINAL, CADDY: FORWARDED, TRAEFIK: FORWARDED, HAPROXY: FORWARDED}
+BY_PATH = {f"{PREFIX}{name}": name for name in ROUTES}
 
 
 class Options(NamedTuple):
@@ -79,12 +77,8 @@ class Asked:
 
 def route_of(path: str) -> str | None:
     """The kind of proxy whose route this is."""
-    if not path.startswith(PREFIX):
-        return None
-    name = path[len(PREFIX) :]
-    if name in FAMILIES:
-        return name
-    return ENVOY if path == ENVOYS or path.startswith(f"{ENVOYS}/") else None
+    name = BY_PATH.get(path)
+    return ENVOY if name is None and path.startswith(f"{ENVOYS}/") else name
 
 
 def read(asked: Asked, environ: Environ, config: Config, request_id: str) -> check.Request:
@@ -129,9 +123,8 @@ def is_free_preflight(asked: Asked, environ: Environ) -> bool:
 
 
 def as_nginx_takes_it(status: int, headers: Headers, body: bytes) -> tuple[int, Headers]:
-    """nginx knows 200, 401 and 403; the rest travels in headers that error_page restores."""
-    if status == 200:
-        return status, headers
+    """A refusal for nginx, which knows 401 and 403; the rest travels in headers that error_page
+    restores."""
     headers = [*headers, ("X-Error-Body", body.decode("ascii")), ("X-Error-Status", str(status))]
     return (status if status in NGINX_PASSES else 403), headers
 
@@ -243,12 +236,12 @@ def _of_clients_query(query: str) -> Options:
 
 def _line(route: str, environ: Environ) -> tuple[str, str]:
     """Method and raw path of the client's request. Raises Invalid; nothing is assumed."""
-    family = FAMILIES.get(route)
-    if family is None:
+    if route == ENVOY:
         return _method(environ["REQUEST_METHOD"], "method"), _envoys_path(environ)
-    method = _method(header_in(environ, family.method).strip(), family.method)
+    family, method_variable, url_variable = LINES[route]
+    method = _method(environ.get(method_variable, "").strip(), family.method)
     try:
-        return method, path_of(header_in(environ, family.url))
+        return method, path_of(environ.get(url_variable, ""))
     except ValueError as error:
         raise Invalid({family.url: str(error)}) from None
 
@@ -265,9 +258,16 @@ def header_in(environ: Environ, name: str) -> str:
     return value
 
 
-@lru_cache(maxsize=100)
+@cache
 def _variable(header: str) -> str:
     return "HTTP_" + header.upper().replace("-", "_")
+
+
+# Asked for at every check.
+LINES = {
+    name: (family, _variable(family.method), _variable(family.url))
+    for name, family in FAMILIES.items()
+}
 
 
 def path_of(url: str) -> str:

@@ -5,7 +5,6 @@ it. Routing and translation only; any other path goes on to Flask.
 """
 
 from collections.abc import Callable, Iterable
-from functools import partial
 from http import HTTPStatus
 from typing import Annotated, Any
 
@@ -15,9 +14,9 @@ from config import Config
 from console import bearer, check, db, forward_auth, journal, projects, proxy_calls, wire
 from console.api.calls import describe
 from console.check import UNAVAILABLE
-from console.errors import MethodNotAllowed
+from console.errors import MethodNotAllowed, Refused
 from console.fields import Address, Fields, Whole, text_schema
-from console.forward_auth import path_of
+from console.forward_auth import Asked, path_of
 from console.key_fields import Environment, Permissions
 from console.permissions import KEYS_VERIFY
 from console.route_rules import METHOD
@@ -25,7 +24,6 @@ from console.wire import Environ, Headers
 
 StartResponse = Callable[[str, Headers], Any]
 WSGI = Callable[[dict[str, Any], Any], Iterable[bytes]]
-Answer = Callable[[Environ, str], tuple[int, Headers, bytes]]
 
 VERIFY = "/api/v1/verify"
 EVERYTHING = "*"  # what OPTIONS asks about, when it is no path (RFC 9110)
@@ -52,41 +50,30 @@ class Gate:
 
     def __call__(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
         path = environ.get("PATH_INFO", "")
-        if path == VERIFY:
-            return self._answered(self._verify, _as_it_is, environ, start_response)
-        route = forward_auth.route_of(path)
-        if route is None:
-            return self.app(environ, start_response)
-        asked = forward_auth.Asked(route)
-        translate = forward_auth.as_nginx_takes_it if route == forward_auth.NGINX else _as_it_is
-        return self._answered(
-            partial(self._forward_auth, asked), translate, environ, start_response, asked
-        )
-
-    def _answered(
-        self,
-        answer: Answer,
-        translate: forward_auth.Translate,
-        environ: dict[str, Any],
-        start_response: StartResponse,
-        asked: forward_auth.Asked | None = None,
-    ) -> Iterable[bytes]:
+        asked: Asked | None = None
+        if path != VERIFY:
+            route = forward_auth.route_of(path)
+            if route is None:
+                return self.app(environ, start_response)
+            asked = Asked(route)
         request_id = wire.request_id()
+        refused: Refused | None = None
         try:
             try:
-                status, headers, body = answer(environ, request_id)
+                if asked is None:
+                    status, headers, body = self._verify(environ, request_id)
+                else:
+                    status, headers, body = self._forward_auth(asked, environ, request_id)
             finally:
                 _wait_for_disk(environ)  # what is refused has its entry too
         except Exception as error:
             refused = wire.as_refused(error, request_id)
             wire.hold_back(environ, refused)
             status, headers, body = wire.problem(refused, request_id)
-            if asked is not None:
-                proxy_calls.note(asked, environ, request_id, status, refused)
-        else:
-            if asked is not None:
-                proxy_calls.note(asked, environ, request_id, status)
-        status, headers = translate(status, headers, body)
+        if asked is not None:
+            proxy_calls.note(asked, environ, request_id, status, refused)
+            if asked.route == forward_auth.NGINX and refused is not None:
+                status, headers = forward_auth.as_nginx_takes_it(status, headers, body)
         if environ.get("REQUEST_METHOD") == "HEAD":
             body = b""
         else:
@@ -131,7 +118,7 @@ class Gate:
     # --- /forward-auth/* ----------------------------------------------------------------------
 
     def _forward_auth(
-        self, asked: forward_auth.Asked, environ: Environ, request_id: str
+        self, asked: Asked, environ: Environ, request_id: str
     ) -> tuple[int, Headers, bytes]:
         """A proxy asks about a client's request: 200 with the key's identity, or the refusal."""
         request = forward_auth.read(asked, environ, self.config, request_id)
@@ -154,10 +141,6 @@ def _wait_for_disk(environ: Environ) -> None:
 
 def _now(wait: Callable[[], None]) -> None:
     wait()
-
-
-def _as_it_is(status: int, headers: Headers, body: bytes) -> tuple[int, Headers]:
-    return status, headers
 
 
 # --- the body of POST /verify -----------------------------------------------------------------

@@ -66,7 +66,6 @@ CODES: dict[str, tuple[int, str]] = {
     QUOTA_EXCEEDED: (429, "The key's monthly quota is used up."),
     UNAVAILABLE: (503, "Keys cannot be checked at the moment; try again shortly."),
 }
-UNCOVERED = "No rule of the project covers this request, and what none covers is refused."
 UNAVAILABLE_RETRY_SECONDS = 1
 LOG_SECONDS = 10
 # What a check cannot do without: the database, a disk that takes the entry, the limits' counts.
@@ -89,7 +88,7 @@ class Request:
     cost: int = 1
     within: frozenset[str] | None = None  # ids of the projects that the asker may ask about
     by_rules: bool = False  # what it needs, the rules of the key's project say, too
-    is_uncovered: bool = False  # these rules refuse it, whatever the key holds
+    refusal: str = ""  # why these rules refuse it, whatever the key holds
 
 
 @dataclass(slots=True)
@@ -108,7 +107,7 @@ class Verdict:
     allowance: Allowance = limits.NONE
     is_recorded: bool = False
     delay_seconds: float = 0.0  # by how much the answer is to be held back; see guessing.py
-    is_uncovered: bool = False  # refused because no rule of routes covers it
+    refusal: str = ""  # by the rules of routes: a sentence in place of the code's
 
     @property
     def is_valid(self) -> bool:
@@ -120,7 +119,7 @@ class Verdict:
 
     @property
     def message(self) -> str:
-        return UNCOVERED if self.is_uncovered else CODES[self.code][1]
+        return self.refusal or CODES[self.code][1]
 
     @property
     def retry_after_seconds(self) -> int | None:
@@ -169,7 +168,7 @@ def _is_outside(request: Request, key: Known, now: int) -> bool:
 
 def _lacks(request: Request, key: Known, now: int) -> bool:
     required = request.permissions
-    if request.is_uncovered:
+    if request.refusal:
         return True
     return bool(required) and bool(permissions.missing(key.permissions, required))
 
@@ -238,7 +237,7 @@ def _ask_rules(request: Request, key: Known) -> None:
     if key.routes is not None:
         need = key.routes.need(request.method, request.endpoint)
         request.permissions = tuple(dict.fromkeys((*request.permissions, *need.permissions)))
-        request.is_uncovered = need.is_refused
+        request.refusal = need.refusal
 
 
 def _renewed(request: Request, key: Known, now: int) -> Known:
@@ -368,8 +367,8 @@ def _steps(rules: Sequence[Rule], request: Request, key: Known | None, now: int)
     for rule in rules:
         fails = rule.fails(request, key, now)
         step = _step(rule.name, rule.code if fails else None, rule.passed)
-        if step.code == PERMISSION_DENIED and request.is_uncovered:
-            step = step._replace(detail=UNCOVERED)
+        if step.code == PERMISSION_DENIED and request.refusal:
+            step = step._replace(detail=request.refusal)
         steps.append(step)
         if fails and rule.is_last:
             break
@@ -400,12 +399,10 @@ def _verdict(
     else:
         allowance = limits.look(key.id, key.limits, 0, now)
     lacking: tuple[str, ...] = ()
-    if code == PERMISSION_DENIED:
+    if code == PERMISSION_DENIED and not request.refusal:
         lacking = permissions.missing(key.permissions, request.permissions)
-    is_uncovered = request.is_uncovered and code == PERMISSION_DENIED
-    return Verdict(
-        code, request.request_id, now, key, lacking, allowance, is_uncovered=is_uncovered
-    )
+    refusal = request.refusal if code == PERMISSION_DENIED else ""
+    return Verdict(code, request.request_id, now, key, lacking, allowance, refusal=refusal)
 
 
 def _limit_code(allowance: Allowance) -> str | None:

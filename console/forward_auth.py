@@ -36,6 +36,8 @@ REQUIRED_PERMISSION = "X-Required-Permission"
 ENVOY_OPTIONS = "X-Latchkey-Options"
 ENVOY_PATH = "X-Latchkey-Path"
 BETWEEN = re.compile(r"[\s,]+")
+NOT_IN_HOST = re.compile(r"[?#@\\\s]")
+PATH_HELP = "must be the path that the client asked for, with or without its host"
 # Of a path that a server has decoded, what needs no escape when it is written again.
 PLAIN_IN_PATH = "/!$&'()*+,;=:@~"
 
@@ -73,6 +75,7 @@ class Asked:
     request: check.Request | None = None
     key: Known | None = None
     is_trusted: bool = False
+    is_by_client: bool = False  # the options are of the client's query
 
 
 def route_of(path: str) -> str | None:
@@ -91,7 +94,7 @@ def read(asked: Asked, environ: Environ, config: Config, request_id: str) -> che
             "of the proxy there."
         )
     asked.is_trusted = True
-    asked.options, by_client = _options(asked.route, environ)
+    asked.options, asked.is_by_client = _options(asked.route, environ)
     method, endpoint = _line(asked.route, environ)
     options = asked.options
     asked.request = check.Request(
@@ -104,7 +107,7 @@ def read(asked: Asked, environ: Environ, config: Config, request_id: str) -> che
         permissions=options.permissions,
         project=options.project,
         environment=options.environment,
-        by_rules=by_client or not options.permissions,
+        by_rules=asked.is_by_client or not options.permissions,
     )
     return asked.request
 
@@ -154,13 +157,10 @@ def _options(route: str, environ: Environ) -> tuple[Options, bool]:
     return options, False
 
 
-def said_in(environ: Environ, name: str) -> str:
-    """An option as it stands in the call, where nothing depends on it; empty without one."""
-    for text in (header_in(environ, ENVOY_OPTIONS), environ.get("QUERY_STRING", "")):
-        for found, value in parse_qsl(str(text)):
-            if found == name:
-                return value
-    return ""
+def named_project(route: str, environ: Environ) -> str | None:
+    """The project as it stands in the options, though not all of them could be read."""
+    own = header_in(environ, ENVOY_OPTIONS) if route == ENVOY else environ.get("QUERY_STRING", "")
+    return dict(parse_qsl(str(own))).get(PROJECT)
 
 
 @lru_cache(maxsize=1_000)
@@ -273,13 +273,19 @@ LINES = {
 def path_of(url: str) -> str:
     """The raw path of `http://host/path?query` or `/path?query`; the query is never kept.
 
-    Raises ValueError for anything else.
+    Raises ValueError for anything else, a fragment included: a request has none (RFC 9112, 3.2).
     """
-    path = url.partition("?")[0].partition("#")[0]
-    if "://" in path and not path.startswith("/"):
-        path = "/" + path.partition("://")[2].partition("/")[2]
-    if not path.startswith("/"):
-        raise ValueError("must be the path that the client asked for, with or without its host")
+    path = url
+    if not url.startswith("/"):
+        scheme, found, rest = url.partition("://")
+        host, slash, rest = rest.partition("/")
+        # Of a host with these the path could be taken for its end.
+        if not found or not scheme.isalpha() or NOT_IN_HOST.search(host):
+            raise ValueError(PATH_HELP)
+        path = slash + rest or "/"
+    path = path.partition("?")[0]
+    if "#" in path:
+        raise ValueError("must have # written as %23")
     return path
 
 

@@ -153,7 +153,10 @@ def _method(text: str) -> str:
 
 
 def _path(text: str) -> str:
-    return text if text in ("", EVERYTHING) else path_of(text)
+    """Of what a service says, what belongs to no path is left out."""
+    if text in ("", EVERYTHING):
+        return text
+    return path_of(text.partition("?")[0].partition("#")[0])
 
 
 class Question(Fields):

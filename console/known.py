@@ -27,7 +27,7 @@ QUERY = """
            k.permissions, k.ip_allowlist, k.plan, k.limit_per_minute, k.limit_per_hour,
            k.monthly_quota, p.plans, k.external_id, k.metadata, k.expires_at,
            k.auto_renew, coalesce(k.revoked_at, p.archived_at), p.id, p.slug,
-           p.route_rules, p.route_default, o.id, o.email
+           CAST(p.route_rules AS TEXT), p.route_default, o.id, o.email
     FROM "secret" s JOIN "key" k ON k.id = s.key_id JOIN "project" p ON p.id = k.project_id
          LEFT JOIN "person" o ON o.id = k.owner_id
     WHERE {}

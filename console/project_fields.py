@@ -94,9 +94,7 @@ ABOUT_ROUTE_RULES = (
     "What requests need that come through a proxy whose address names no permission, by method and "
     "path: the first that covers one decides; at most 100"
 )
-ABOUT_ROUTE_DEFAULT = (
-    "What no rule covers: `allow` lets in any key of the project, `deny` refuses every key"
-)
+ABOUT_ROUTE_DEFAULT = "What no rule covers: `allow` lets in any key of the project, `deny` none"
 ABOUT_ALERTS = "Of what people are told, and from when on. Only what is sent of it is changed"
 # In which of these what the fields say of the environment does not go together.
 NOT_TOGETHER: list[Any] = [

@@ -211,9 +211,7 @@ class Denied(Refused):
     def __init__(self, verdict: Verdict) -> None:
         lacking = ", ".join(verdict.missing_permissions)
         super().__init__(
-            f"This key lacks {lacking}."
-            if lacking and not verdict.is_uncovered
-            else verdict.message,
+            f"This key lacks {lacking}." if lacking and not verdict.refusal else verdict.message,
             code=verdict.code,
             missing_permissions=verdict.missing_permissions,
             retry_after_seconds=verdict.retry_after_seconds,
@@ -351,13 +349,13 @@ def _at_once(seconds: float) -> None:
 
 IDENTITY = (
     "X-Key-Id", "X-Key-Name", "X-Key-Project", "X-Key-Environment", "X-Key-Owner",
-    "X-Key-Permissions", "X-Key-External-Id", "X-Key-Expires",
+    "X-Key-Permissions", "X-Key-External-Id", "X-Key-Expires", "X-Request-Id",
 )  # fmt: skip
 
 
 def nobodys_headers(request_id: str) -> Headers:
     """The same for a request that needs no key."""
-    return [*((name, EMPTY) for name in IDENTITY), ("X-Request-Id", request_id)]
+    return [*((name, EMPTY) for name in IDENTITY[:-1]), (IDENTITY[-1], request_id)]
 
 
 def identity_headers(verdict: Verdict) -> Headers:
@@ -365,17 +363,18 @@ def identity_headers(verdict: Verdict) -> Headers:
     key = verdict.key
     if key is None:
         return []
-    return [
-        ("X-Key-Id", key.id),
-        ("X-Key-Name", _quoted(key.name, "")),
-        ("X-Key-Project", key.project),
-        ("X-Key-Environment", key.environment),
-        ("X-Key-Owner", _quoted(key.owner or "", "@+") or EMPTY),
-        ("X-Key-Permissions", " ".join(key.permissions) or EMPTY),
-        ("X-Key-External-Id", _quoted(key.external_id or "", "@+:/") or EMPTY),
-        *expiry_header(verdict),
-        ("X-Request-Id", verdict.request_id),
-    ]
+    said = (
+        key.id,
+        _quoted(key.name, ""),
+        key.project,
+        key.environment,
+        _quoted(key.owner or "", "@+") or EMPTY,
+        " ".join(key.permissions) or EMPTY,
+        _quoted(key.external_id or "", "@+:/") or EMPTY,
+        clock.iso(key.expires_at) or EMPTY,
+        verdict.request_id,
+    )
+    return list(zip(IDENTITY, said, strict=True))
 
 
 @lru_cache(maxsize=10_000)

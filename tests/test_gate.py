@@ -700,6 +700,13 @@ def test_a_trusted_proxy_may(peer: str, client: FlaskClient, make_key: MakeKey) 
         ("X-Original-URL", "api.example.com/tasks"),
         ("X-Original-URL", "?page=2"),
         ("X-Original-URL", "*"),
+        # What is said of the host may come from the client, and is no end of the path.
+        ("X-Original-URL", "http://a?/tasks"),
+        ("X-Original-URL", "http://a#/tasks"),
+        ("X-Original-URL", "http://a?b"),
+        ("X-Original-URL", "http://x@a?/tasks"),
+        ("X-Original-URL", "/tasks#/../admin"),
+        ("X-Original-URL", "http://a/tasks#x"),
     ],
 )
 def test_a_request_that_nginx_did_not_describe_is_refused(
@@ -740,10 +747,7 @@ def test_no_other_proxys_headers_are_looked_at(client: FlaskClient, make_key: Ma
         ("http://api.example.com/tasks?token=hunter2", "/tasks"),
         ("https://[2001:db8::1]:8443/a%2Fb//c/../d", "/a%2Fb//c/../d"),
         ("http://api.example.com", "/"),
-        ("http://api.example.com?token=hunter2", "/"),
-        ("http://api.example.com/#hunter2", "/"),
         ("http:///tasks", "/tasks"),
-        ("http://api.example.com?next=/hunter2", "/"),
         ("/tasks?token=hunter2", "/tasks"),
         ("//tasks?next=http://x/hunter2", "//tasks"),
         ("/tasks?next=http://x/hunter2", "/tasks"),

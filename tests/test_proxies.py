@@ -309,6 +309,33 @@ def test_the_backend_hears_who_calls_from_latchkey_alone(site: Site, written: st
     assert request_ids == [entry["request_id"]]
 
 
+def test_a_client_cannot_have_identity_headers_removed_on_the_way(site: Site) -> None:
+    """Connection names what ends at the next hop (RFC 9110, 7.6.1); that is the proxy's to say."""
+    named = ", ".join(IDENTITY)
+    answer = site.get(headers={**bearer(site.secret), "Connection": f"close, {named}"})
+    if answer.status == 200:
+        [seen] = site.backend.calls
+        assert [name for name in IDENTITY if name not in seen.headers] == []
+        assert "x-key" not in (seen.headers["Connection"] or "").lower()
+    else:  # refused as it is
+        assert (answer.status, site.backend.calls) == (400, [])
+
+
+def test_nobody_leaves_for_a_protocol_whose_requests_are_not_checked(site: Site) -> None:
+    """HTTP/2 over an upgraded connection would carry any number of them (RFC 7540, 3.2)."""
+    for upgrade in ("h2c", "h2c, websocket", "websocket, h2c"):
+        site.backend.calls.clear()
+        leaving = {
+            "Connection": "Upgrade, HTTP2-Settings", "Upgrade": upgrade,
+            "HTTP2-Settings": "AAMAAABkAAQAAP__",
+        }  # fmt: skip
+        answer = site.get(headers={**bearer(site.secret), **leaving})
+        assert answer.status in (200, 400, 403)
+        assert [
+            seen.headers["Upgrade"] for seen in site.backend.calls if seen.headers["Upgrade"]
+        ] == []
+
+
 def test_an_empty_value_is_told_as_a_dash(site: Site) -> None:
     empty = ("X-Key-Owner", "X-Key-External-Id", "X-Key-Expires")
     site.get(headers={**bearer(site.secret), **dict.fromkeys(empty, FORGED)})

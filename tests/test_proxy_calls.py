@@ -108,8 +108,8 @@ def test_what_a_call_lacks_is_named_with_what_mends_it(
         assert bool(part) is bool(seen[name].line)
 
 
-def test_a_stranger_is_named_with_the_setting_that_admits_it(
-    client: FlaskClient, make_key: MakeKey, signed_in: FlaskClient
+def test_a_stranger_is_named_to_owners_with_the_setting_that_admits_it(
+    app: Flask, client: FlaskClient, make_key: MakeKey, signed_in: FlaskClient, viewer: Actor
 ) -> None:
     _, secret = make_key()
     asks(client, "caddy", bearer(secret), "?project=shop", peer="198.51.100.9")
@@ -117,6 +117,55 @@ def test_a_stranger_is_named_with_the_setting_that_admits_it(
     assert "not trusted" in page
     assert "LATCHKEY_TRUSTED_PROXIES=127.0.0.1/32,::1/128,198.51.100.9" in page
     assert secret not in page
+    page = sign_in(app, viewer).get(CALLS, headers=ASKED).text
+    assert "198.51.100.9" not in page and "127.0.0.1/32" not in page
+    assert "an owner sees it here" in page
+
+
+def test_strangers_push_out_nothing_but_themselves(
+    client: FlaskClient, project: Project, owner: Actor
+) -> None:
+    asks(client, "caddy", None, "?project=shop")
+    for number in range(100):
+        asks(client, "caddy", None, f"?project=p{number}", peer="198.51.100.9")
+    found = latest(project, owner)
+    assert sorted(call.peer for call in found) == ["127.0.0.1", "198.51.100.9"]
+    assert set(proxy_calls._rings) == {"shop", proxy_calls.OF_STRANGERS}
+
+
+def test_a_client_names_no_project(client: FlaskClient, project: Project, owner: Actor) -> None:
+    """Behind an Envoy that says no options of its own, where the query is the client's."""
+    path = "/forward-auth/envoy/tasks?project=shop"
+    client.get(path, headers={"X-Forwarded-For": "192.0.2.7"})
+    assert set(proxy_calls._rings) == {proxy_calls.OF_NO_PROJECT}
+    [call] = latest(project, owner)
+    assert not call.names_project
+
+
+def test_a_flood_of_refusals_is_not_noted_one_by_one(
+    client: FlaskClient, project: Project, owner: Actor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now, made = [1000.5], []
+    monkeypatch.setattr(proxy_calls.time, "monotonic", lambda: now[0])
+    made_as_ever = proxy_calls._call
+    monkeypatch.setattr(proxy_calls, "_call", lambda *a: made.append(1) or made_as_ever(*a))
+    for _ in range(50):
+        asks(client, "caddy", None, "?project=shop")
+    assert len(made) == proxy_calls.REFUSED_A_SECOND
+    now[0] += 1
+    asks(client, "caddy", {"X-Forwarded-Uri": "/later"}, "?project=shop")
+    assert latest(project, owner)[0].endpoint == "/later"
+
+
+def test_of_two_keys_neither_is_kept(
+    client: FlaskClient, make_key: MakeKey, project: Project, owner: Actor
+) -> None:
+    one, other = "imported-secret-of-theirs", make_key()[1]
+    headers = {**bearer(one), "X-API-Key": other, "User-Agent": f"{one} {other}",
+               "X-Forwarded-Uri": f"/x/{one}/{other}"}  # fmt: skip
+    asks(client, "caddy", headers, "?project=shop")
+    assert one not in repr(latest(project, owner))
+    assert other[:20] not in repr(latest(project, owner))
 
 
 def test_what_the_proxys_address_asks_for_is_looked_at_too(
@@ -173,8 +222,9 @@ def test_no_secret_and_no_query_is_kept(
 
 
 def test_the_newest_come_first_and_the_oldest_go(
-    client: FlaskClient, project: Project, owner: Actor
+    client: FlaskClient, project: Project, owner: Actor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(proxy_calls, "REFUSED_A_SECOND", 1_000)
     for number in range(proxy_calls.KEPT + 5):
         asks(client, "caddy", {"X-Forwarded-Uri": f"/{number}"}, "?project=shop")
     found = [call.endpoint for call in latest(project, owner)]
@@ -282,8 +332,10 @@ def redis_url() -> Iterator[str]:
 
 
 def test_processes_share_their_calls_by_redis(
-    client: FlaskClient, project: Project, owner: Actor, redis_url: str
-) -> None:
+    client: FlaskClient, project: Project, owner: Actor, redis_url: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(proxy_calls, "REFUSED_A_SECOND", 1_000)
     proxy_calls.share_by(redis_url)
     for number in range(30):
         asks(client, "caddy", {"X-Forwarded-Uri": f"/{number}"}, "?project=shop")

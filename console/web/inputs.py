@@ -3,6 +3,7 @@
 import re
 from typing import Any
 
+METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS")  # that a form offers
 SEPARATORS = re.compile(r"[\s,;]+")
 DIGITS_MAX = 18
 

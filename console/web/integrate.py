@@ -51,7 +51,6 @@ WAYS = {
     "others": "Other proxies", "python": "Python", "node": "Node.js", "curl": "curl",
 }  # fmt: skip
 EXAMPLE = {"permissions": ["tasks:read"], "method": "GET", "path": "/tasks", "ip": "203.0.113.7"}
-METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS")
 OFFERED = 50  # keys in the picker at once
 # Stands where a real check has an id of its own: this one is in no log.
 REQUEST_ID = "req_…"
@@ -108,14 +107,21 @@ OTHERS = {
 
 @blueprint.get("")
 def show_integrate(slug: str) -> str:
-    """The page; the ways to connect a service alone, when another is chosen there."""
+    """The page; the ways to connect a service alone, when another is chosen there, and what they
+    are alone, when something is filled in: who types goes on in the field."""
     project = enter(slug)
-    whole = not is_htmx() or request.headers.get("HX-Target") != "ways"
+    part = PARTS.get(request.headers.get("HX-Target", "")) if is_htmx() else None
     form = {"with": KEY, "key": request.args.get("key", ""), "method": "GET"}
     return render_template(
-        "integrate/show.html" if whole else "integrate/_ways.html",
-        **{**_ways(project), **(_whole(project, form) if whole else {})},
+        part or "integrate/show.html",
+        **{
+            **_ways(project),
+            **({"is_again": part == PARTS["filled"]} if part else _whole(project, form)),
+        },
     )
+
+
+PARTS = {"ways": "integrate/_ways.html", "filled": "integrate/_filled.html"}
 
 
 def _whole(project: Project, form: dict[str, str]) -> dict[str, Any]:
@@ -124,12 +130,17 @@ def _whole(project: Project, form: dict[str, str]) -> dict[str, Any]:
 
 @blueprint.get("/files/<name>")
 def download_file(slug: str, name: str) -> Response:
+    """A file, filled in. Raises Unknown; Invalid where a field of the form is at fault."""
     project = enter(slug)
+    _, faults = _filling(project)
+    if faults:
+        raise Invalid(faults)
     text = _files(project).get(name)
     if not text:
         raise Unknown("There is no such file.")
+    saved_as = {proxy.file: proxy.saved_as for proxy in PROXIES.values()}.get(name) or name
     answer = Response(text, mimetype="text/plain")
-    answer.headers["Content-Disposition"] = f'attachment; filename="{name}"'
+    answer.headers["Content-Disposition"] = f'attachment; filename="{saved_as}"'
     return answer
 
 
@@ -150,13 +161,14 @@ def show_calls(slug: str) -> Answer:
 
 def _calls(project: Project) -> dict[str, Any]:
     if not actor().may(AUDIT_READ, project.id):
-        return {"calls": None, "seen": "", "ways": WAYS}
+        return {"calls": None, "seen": "", "ways": WAYS, "is_owner": False}
     calls = proxy_calls.latest(project, by=actor())
     trusted = current_app.config["LATCHKEY"].trusted_proxies
     return {
         "calls": [(one, proxy_advice.findings(one, project, trusted)) for one in calls],
         "seen": calls[0].request_id if calls else "none",
         "ways": WAYS,
+        "is_owner": actor().is_owner,
     }
 
 
@@ -205,6 +217,9 @@ def _ways(project: Project) -> dict[str, Any]:
         "way": way,
         "ways": WAYS,
         "proxy": PROXIES.get(way),
+        "load": proxy_files.load(way) if way in PROXIES else "",
+        "fill_fields": FILLED_IN[:-1] if way in PROXIES else FILLED_IN[1:-1],
+        "environments": ENVIRONMENTS,
         "filling": filling,
         "fill": _as_typed(filling),
         "fill_errors": faults,
@@ -281,7 +296,7 @@ def _tester(
         "result": result,
         "offered": found,
         "has_more": has_more,
-        "methods": METHODS,
+        "methods": inputs.METHODS,
         "environments": ENVIRONMENTS,
         "suggested": key_list.permissions_in_use(project, by=actor()),
         "my_ip": client_ip(),

@@ -52,7 +52,7 @@ class Finding:
 SETS: Mapping[str, Mapping[str, str]] = {
     NGINX: {
         ORIGINAL.method: "proxy_set_header X-Original-Method $request_method;",
-        ORIGINAL.url: "proxy_set_header X-Original-URL $scheme://$http_host$request_uri;",
+        ORIGINAL.url: "proxy_set_header X-Original-URL $request_uri;",
         FORWARDED_FOR: "proxy_set_header X-Forwarded-For $remote_addr;",
         AUTHORIZATION: "proxy_set_header Authorization $http_authorization;",
     },

@@ -52,6 +52,7 @@ class Proxy:
     key_lines: KeyLines
     load: str  # the command, for sh
     more: tuple[str, ...] = ()
+    saved_as: str = ""  # where the file's own name would be taken for another's
 
 
 PROXIES: Mapping[str, Proxy] = {
@@ -83,7 +84,8 @@ PROXIES: Mapping[str, Proxy] = {
         "traefik.yaml",
         "/etc/traefik/latchkey.yaml",
         KeyLines(('          Authorization: ""\n',), ('          X-API-Key: ""\n',)),
-        "sudo systemctl restart traefik",
+        "",
+        saved_as="latchkey.yaml",
     ),
     HAPROXY: Proxy(
         "HAProxy",
@@ -151,8 +153,8 @@ def filled(name: str, filling: Filling, project: Project, config: Config) -> str
     if name == ENVOY:
         in_header = filling.model_copy(update={"permissions": []}).options(project)
         changes = {
-            _in_envoy(LATCHKEY): _in_envoy(latchkey),
-            _in_envoy(SERVICE): _in_envoy(filling.service),
+            "{ address: 127.0.0.1, port_value: 8000 }": _in_envoy(latchkey),
+            "{ address: 127.0.0.1, port_value: 9000 }": _in_envoy(filling.service),
             f'value: "{PERMISSION}"': f'value: "{" ".join(filling.permissions)}"',
             'X-Latchkey-Options, value: ""': f'X-Latchkey-Options, value: "{in_header}"',
         }
@@ -163,20 +165,24 @@ def filled(name: str, filling: Filling, project: Project, config: Config) -> str
             f"permission={PERMISSION}": filling.options(project),
         }
     kept = {AUTHORIZATION: proxy.key_lines.x_api_key, X_API_KEY: proxy.key_lines.authorization}
-    for line in kept.get(filling.header or "", ()):
-        changes[line] = ""
-    for old, new in changes.items():
-        text = text.replace(old, new, 1)
-    return text
+    changes |= dict.fromkeys(kept.get(filling.header or "", ()), "")
+    # In one go: what one change puts in may be what another looks for.
+    places = re.compile("|".join(map(re.escape, changes)))
+    return places.sub(lambda found: changes[found[0]], text)
 
 
 def _in_envoy(place: str) -> str:
     host, _, port = place.rpartition(":")
-    return f"{{ address: {_quoted(host.strip('[]'))}, port_value: {port} }}"
+    return f'{{ address: "{host.strip("[]")}", port_value: {port} }}'
 
 
-def _quoted(host: str) -> str:
-    return f'"{host}"' if ":" in host else host
+def load(name: str) -> str:
+    """What has a proxy read its file, for sh. Traefik is told more than can stand in there: what it
+    starts with stands at the top of the file, as a comment."""
+    if name != TRAEFIK:
+        return PROXIES[name].load
+    flags = re.findall(r"^#     (--.*)$", SHIPPED[PROXIES[name].file], re.MULTILINE)
+    return " \\\n  ".join(["traefik", *flags])
 
 
 def address(config: Config) -> str:

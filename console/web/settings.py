@@ -471,6 +471,8 @@ def _told(project: Project) -> dict[str, Any]:
         "presets": catalogue.presets(project, by=actor()),
         "may_end": actor().is_owner,
         "kinds": [(kind, alert_words.NAMES[kind]) for kind in OF_PROJECT],
+        "methods": inputs.METHODS,
+        "unreached": route_rules.unreached(project.route_rules),
         "mail_is_on": mail.is_on(),
         **_example(project, {}),
     }

@@ -24,7 +24,7 @@ from console.check import (
 )
 from console.clock import DAY, HOUR, MINUTE
 from console.models import ACTIVE, EXPIRED, REVOKED, TEST, Entry, Event, Key
-from console.route_rules import ALLOW, DENY, Need
+from console.route_rules import ALLOW, DENY, UNREADABLE, Need
 
 SOON = 7 * DAY
 DATED = 30 * DAY
@@ -456,14 +456,16 @@ def rule_words(rule: Mapping[str, Any]) -> str:
 def trial_words(need: Need) -> tuple[str, str]:
     """What a request needs, and why; the rules that decide are to follow."""
     what = (
-        "Refused" if need.is_refused
+        "Refused" if need.refusal
         else f"Needs {', '.join(need.permissions)}" if need.permissions
         else "Any key of the project"
     )  # fmt: skip
+    if need.refusal == UNREADABLE:
+        return what, UNREADABLE
     if not need.rules:
         return f"No rule covers it: {what.lower()}", ""
     ways = "The path can be read in several ways"
-    if need.is_refused:
+    if need.refusal:
         return what, f"{ways}, and one of them no rule covers. Of the others:"
     several = len(need.rules) > 1
     return what, f"{ways}, so several rules decide:" if several else "One rule decides:"

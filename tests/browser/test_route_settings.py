@@ -132,6 +132,7 @@ def test_mistakes_stand_beside_their_rows_and_an_earlier_version_comes_back(
     expect(paths.first).to_have_value("/other")
     routes(page).get_by_text("Versions").click()
     routes(page).get_by_role("button", name="Use these").nth(1).click()
+    expect(paths.first).to_have_value("/tasks")
     save.click()
     expect(page.locator("#notice")).to_contain_text("Saved")
     expect(paths.first).to_have_value("/tasks")

@@ -314,6 +314,7 @@ STEPS = (
     partial(re.compile("/{2,}").sub, "/"),
     partial(AUTHORITY.sub, "/"),
     partial(re.compile(";[^/]*").sub, ""),
+    partial(re.compile("[?#].*", re.DOTALL).sub, ""),  # split once more, when it is decoded
     _without_last_parameters,
     partial(unicodedata.normalize, "NFC"),
 )

@@ -225,6 +225,17 @@ def _forget_past(counts: Counts, windows: Sequence[tuple[str, int]]) -> None:
             del counts[name, start]
 
 
+def connected(url: str) -> tuple[Any, type[Exception]]:
+    """A client of this Redis that waits no longer than REDIS_SECONDS, and what it raises when Redis
+    does not answer."""
+    import redis  # here, for it takes a while and most installations do without
+
+    client = redis.Redis.from_url(
+        url, socket_timeout=REDIS_SECONDS, socket_connect_timeout=REDIS_SECONDS
+    )
+    return client, redis.RedisError
+
+
 class RedisStore:
     """Counts in Redis, for several processes: one script takes from all windows at once."""
 
@@ -244,12 +255,7 @@ class RedisStore:
     """
 
     def __init__(self, url: str) -> None:
-        import redis  # here, for it takes a while and most installations do without
-
-        self._failures = redis.RedisError
-        self._redis = redis.Redis.from_url(
-            url, socket_timeout=REDIS_SECONDS, socket_connect_timeout=REDIS_SECONDS
-        )
+        self._redis, self._failures = connected(url)
         self._try_again_at = 0.0
         self._script = self._redis.register_script(self.SCRIPT)
 

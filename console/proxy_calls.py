@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from console import audit, clock
+from console import audit, clock, limits
 from console.actor import Actor
 from console.errors import Refused
 from console.forward_auth import (
@@ -37,7 +37,6 @@ PROJECTS_MAX = 1_000
 VALUE_MAX_LENGTH = 300
 LET_IN_SECONDS = 0.2  # between two calls of a project that were let in
 REFUSED_A_SECOND = 20
-REDIS_SECONDS = 1.0
 REDIS_KEPT_SECONDS = 24 * 3600
 OF_NO_PROJECT, OF_STRANGERS = "", "?"  # no project has such a slug
 
@@ -217,12 +216,7 @@ class _Shared:
     """What every process noted, in Redis. Where Redis does not answer, each has its own."""
 
     def __init__(self, url: str) -> None:
-        import redis  # here, for it takes a while and most installations do without
-
-        self.failures = redis.RedisError
-        self.redis = redis.Redis.from_url(
-            url, socket_timeout=REDIS_SECONDS, socket_connect_timeout=REDIS_SECONDS
-        )
+        self.redis, self.failures = limits.connected(url)
         self.waiting: deque[tuple[str, ProxyCall]] = deque(maxlen=KEPT)
 
     def put(self, slug: str, call: ProxyCall) -> None:

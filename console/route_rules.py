@@ -180,6 +180,11 @@ class Routes:
         return None
 
 
+def ask_anything(rules: Sequence[Any], default: str) -> bool:
+    """Whether there is a request of which these rules ask more than a key of the project."""
+    return bool(rules) or default != ALLOW
+
+
 def of(rules: str, default: str) -> Routes | None:
     """The rules of a project, in JSON; None where they ask nothing."""
     return None if rules == "[]" and default == ALLOW else _of(rules, default)

@@ -24,6 +24,7 @@ from console.addresses import Network
 from console.check import CODES, UNAVAILABLE_RETRY_SECONDS, Verdict
 from console.errors import Conflict, Invalid, Refused, TooLarge, Unavailable, UnsupportedType
 from console.fields import Instant, OneOf, text_schema
+from console.known import Known
 from console.limits import MONTH, WINDOW_SECONDS, Allowance
 from console.models import ENVIRONMENTS
 
@@ -211,7 +212,7 @@ class Denied(Refused):
     def __init__(self, verdict: Verdict) -> None:
         lacking = ", ".join(verdict.missing_permissions)
         super().__init__(
-            f"This key lacks {lacking}." if lacking and not verdict.refusal else verdict.message,
+            f"This key lacks {lacking}." if lacking else verdict.message,
             code=verdict.code,
             missing_permissions=verdict.missing_permissions,
             retry_after_seconds=verdict.retry_after_seconds,
@@ -334,7 +335,11 @@ def expiry_header(verdict: Verdict) -> Headers:
     is not known."""
     if verdict.key is None:
         return []
-    return [("X-Key-Expires", clock.iso(verdict.key.expires_at) or EMPTY)]
+    return [("X-Key-Expires", _end_of(verdict.key))]
+
+
+def _end_of(key: Known) -> str:
+    return clock.iso(key.expires_at) or EMPTY
 
 
 def hold_back(environ: Environ, refused: Refused) -> None:
@@ -371,7 +376,7 @@ def identity_headers(verdict: Verdict) -> Headers:
         _quoted(key.owner or "", "@+") or EMPTY,
         " ".join(key.permissions) or EMPTY,
         _quoted(key.external_id or "", "@+:/") or EMPTY,
-        clock.iso(key.expires_at) or EMPTY,
+        _end_of(key),
         verdict.request_id,
     )
     return list(zip(IDENTITY, said, strict=True))

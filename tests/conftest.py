@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 import pyotp
 import pytest
+import redis
 from flask import Flask
 from flask.testing import FlaskClient
 from jinja2 import FileSystemBytecodeCache
@@ -63,6 +64,17 @@ def need(program: str, install: str = "") -> str:
             pytest.fail(reason)
         pytest.skip(reason)
     return path
+
+
+def need_redis(url: str) -> None:
+    """Without a Redis that answers the test is skipped, or fails where nothing may be."""
+    try:
+        with redis.Redis.from_url(url, socket_connect_timeout=1) as store:
+            store.ping()
+    except redis.RedisError as error:
+        if os.environ.get("TESTS_SKIP_NOTHING"):
+            raise
+        pytest.skip(f"no Redis answers at {url}: {error}")
 
 
 @pytest.fixture(autouse=True, scope="session")

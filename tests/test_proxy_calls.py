@@ -17,7 +17,7 @@ from console.actor import Actor
 from console.models import Project
 from console.proxy_calls import ProxyCall
 from console.web import proxy_advice
-from tests.conftest import MakeKey, bearer, sign_in
+from tests.conftest import MakeKey, bearer, need_redis, sign_in
 from tests.test_forward_auth import OWN, ROUTES, asks
 from tests.test_integrate import plain
 
@@ -318,13 +318,8 @@ def test_the_page_waits_for_a_call_and_then_shows_it(
 @pytest.fixture
 def redis_url() -> Iterator[str]:
     """A real Redis, a database of it that holds none of our calls before and afterwards."""
-    store = redis.Redis.from_url(REDIS_URL, socket_connect_timeout=1)
-    try:
-        store.ping()
-    except redis.RedisError as error:
-        if os.environ.get("TESTS_SKIP_NOTHING"):
-            raise
-        pytest.skip(f"no Redis answers at {REDIS_URL}: {error}")
+    need_redis(REDIS_URL)
+    store = redis.Redis.from_url(REDIS_URL)
     store.flushdb()
     yield REDIS_URL
     store.flushdb()

@@ -23,14 +23,13 @@ from flask import (
 )
 from werkzeug.wrappers import Response as BaseResponse
 
-from console import check, clock, key_list, permissions, proxy_calls, wire
+from console import check, clock, key_list, permissions, proxy_calls, route_rules, wire
 from console.check import Step, Verdict
 from console.errors import Invalid, Unknown
 from console.gate import VERIFY, Question
 from console.known import Known
 from console.models import ENVIRONMENTS, Key, Project
-from console.permissions import AUDIT_READ, KEYS_READ, KEYS_WRITE, PROJECTS_MANAGE
-from console.route_rules import DENY
+from console.permissions import AUDIT_READ, KEYS_READ, KEYS_WRITE
 from console.web import actor, client_ip, enter, inputs, is_htmx, proxy_advice, proxy_files
 from console.web.keys import key_here
 from console.web.proxy_files import (
@@ -132,10 +131,10 @@ def _whole(project: Project, form: dict[str, str]) -> dict[str, Any]:
 def download_file(slug: str, name: str) -> Response:
     """A file, filled in. Raises Unknown; Invalid where a field of the form is at fault."""
     project = enter(slug)
-    _, faults = _filling(project)
+    filling, faults = _filling(project)
     if faults:
         raise Invalid(faults)
-    text = _files(project).get(name)
+    text = _files(project, filling).get(name)
     if not text:
         raise Unknown("There is no such file.")
     saved_as = {proxy.file: proxy.saved_as for proxy in PROXIES.values()}.get(name) or name
@@ -224,14 +223,14 @@ def _ways(project: Project) -> dict[str, Any]:
         "fill": _as_typed(filling),
         "fill_errors": faults,
         "kept": {name: value for name, value in request.args.items() if name in FILLED_IN},
-        "files": _files(project),
+        "files": _files(project, filling),
         "examples": EXAMPLES,
         "others": {
             name: text.replace(LATCHKEY, at).replace(f"permission={PERMISSION}", options)
             for name, text in OTHERS.items()
         },
         "verify_line": verify_line({"project": project.slug, **EXAMPLE}),
-        "has_rules": bool(project.route_rules) or project.route_default == DENY,
+        "has_rules": route_rules.ask_anything(project.route_rules, project.route_default),
         **_shared(project),
     }
 
@@ -271,13 +270,11 @@ def _as_typed(filling: Filling) -> dict[str, str]:
 def _shared(project: Project) -> dict[str, Any]:
     return {
         "may_write": actor().may(KEYS_WRITE, project.id),
-        "may_manage": actor().may(PROJECTS_MANAGE, project.id),
         "base_url": current_app.config["LATCHKEY"].base_url,
     }
 
 
-def _files(project: Project) -> dict[str, str]:
-    filling, _ = _filling(project)
+def _files(project: Project, filling: Filling) -> dict[str, str]:
     return {**SHIPPED, **proxy_files.files(filling, project, current_app.config["LATCHKEY"])}
 
 

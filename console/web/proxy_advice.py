@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from config import Network
-from console import addresses
+from console import addresses, route_rules
 from console.forward_auth import (
     CADDY,
     ENVOY,
@@ -21,7 +21,6 @@ from console.forward_auth import (
 )
 from console.models import Project
 from console.proxy_calls import AUTHORIZATION, FORWARDED_FOR, X_API_KEY, ProxyCall
-from console.route_rules import ALLOW
 
 CAME, MISSING, WRONG, IGNORED, UNTRUSTED = "came", "missing", "wrong", "ignored", "not trusted"
 
@@ -188,7 +187,7 @@ def _options(call: ProxyCall, project: Project) -> list[Finding]:
         ))  # fmt: skip
     if call.names_permission:
         found.append(Finding("permission", CAME, " ".join(call.permissions)))
-    elif project.route_rules or project.route_default != ALLOW:
+    elif route_rules.ask_anything(project.route_rules, project.route_default):
         needs = " ".join(call.permissions) or "nothing"
         found.append(Finding("permission", CAME, f"by the project's routes: {needs}"))
     else:

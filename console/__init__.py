@@ -14,8 +14,10 @@ import config as settings
 from config import Config, ConfigError
 from console import (
     batch,
+    clock,
     country,
     db,
+    facts,
     guessing,
     journal,
     known,
@@ -24,6 +26,7 @@ from console import (
     links,
     mail,
     outbound,
+    partitions,
     passwords,
     projects,
     proxy_calls,
@@ -103,6 +106,7 @@ def start(config: Config) -> Config:
     try:
         db.open_database(config.database_url, synchronous=config.synchronous)
         db.migrate(config.data_dir / LOCK_FILE)
+        partitions.prepare(clock.now())
         known.look_for_imported()
     except (peewee.OperationalError, OSError) as error:
         raise ConfigError(
@@ -121,6 +125,7 @@ def start(config: Config) -> Config:
     throttle.use_secret_key(config.secret_key)
     second_factor.use_secret_key(config.secret_key)
     sso.use(config)
+    facts.note_secret_key(config.secret_key)
     return config
 
 

@@ -518,8 +518,16 @@ class Job(Base):
     error = TextField(null=True)  # of the last run, where it failed
 
 
+class Fact(Base):
+    """Something that the installation remembers of itself. See facts.py."""
+
+    name = TextField(primary_key=True)
+    value = TextField()
+    at = BigIntegerField()
+
+
 TABLES = (
     Project, Person, RecoveryCode, Passkey, Identity, Membership, Session, Link, Throttle, Key,
     Secret, Entry, Usage, LimitCount, Attempt, Event, Chain, KeptAnswer, Drained, Change, Webhook,
-    Delivery, Alert, Place, Letter, Job,
+    Delivery, Alert, Place, Letter, Job, Fact,
 )  # fmt: skip

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 
-from console import alerts, audit, chain, clock, db, letterbox, outbox, usage, watch
+from console import alerts, audit, chain, clock, db, letterbox, outbox, partitions, usage, watch
 from console.jobs import Task, Turn
 
 BATCH = 1_000
@@ -64,7 +64,8 @@ def prune_all() -> Counter[str]:
 
 
 def run(turn: Turn) -> Iterator[int]:
-    """The same as a job."""
+    """The same as a job; and makes room for the days to come."""
+    partitions.prepare(clock.now())
     for _, count in prune(turn.write):
         if count:
             with turn.write():

@@ -64,15 +64,23 @@ def shape(database: peewee.Database) -> dict[str, Any]:
                 "select name, sql from sqlite_master where type != 'trigger'"
             ).fetchall()
         )
+    indexes = database.execute_sql(
+        "select tablename, indexname, indexdef from pg_indexes where schemaname = 'public'"
+    ).fetchall()
     return {
         table: (
             sorted((c.name, c.data_type, c.null) for c in database.get_columns(table)),
-            sorted((i.name, i.sql) for i in database.get_indexes(table)),
+            sorted(
+                (name, sql.replace(" ON ONLY ", " ON ")) for t, name, sql in indexes if t == table
+            ),
             sorted((f.column, f.dest_table, f.on_delete) for f in database.get_foreign_keys(table)),
-            database.get_primary_keys(table),
         )
         for table in database.get_tables()
     }
+
+
+def has_no_day(table: str) -> bool:
+    return not table.startswith("entry_")
 
 
 def test_the_migrated_schema_is_the_models(make_database: MakeDatabase, tmp_path: Path) -> None:
@@ -82,8 +90,15 @@ def test_the_migrated_schema_is_the_models(make_database: MakeDatabase, tmp_path
     db.close()
     migrated = db.open_database(make_database())
     db.migrate(tmp_path / "lock")
-    found = shape(migrated)
-    assert {name: found[name] for name in found if "schema_migration" not in name} == expected
+    found = {name: of for name, of in shape(migrated).items() if "schema_migration" not in name}
+    if TEST_DATABASE_URL:  # which entries lie in partitions of, by the instant
+        indexes = expected["entry"][1]
+        name, by_id = next(one for one in indexes if one[0] == "entry_pkey")
+        indexes.remove((name, by_id))
+        indexes.append((name, by_id.replace("(id)", "(id, at)")))
+        indexes.sort()
+        found = {name: of for name, of in found.items() if has_no_day(name)}
+    assert found == expected
 
 
 def test_migrating_again_changes_nothing(make_database: MakeDatabase, tmp_path: Path) -> None:

@@ -22,7 +22,6 @@ from console import (
     country,
     db,
     journal,
-    limits,
     partitions,
     search,
 )
@@ -141,7 +140,7 @@ def record(call: Call, key: Known, *, code: str, status: int, at: int, cost: int
     Raises OSError, JournalFull.
     """
     ip, where = (None, None) if call.ip is None else _located(call.ip)
-    spent = [name for name, _ in key.limits] if cost and limits.is_local() else []
+    spent = [name for name, _ in key.limits] if cost else []
     secret = call.secret or ""
     journal.append([
         batch.ENTRY, at, key.project_id, key.id, key.generation,

@@ -38,6 +38,7 @@ PROBE_BYTES = 64 * 1024
 FILES_MAX = 32
 DRAIN_SECONDS = 0.2
 TIDY_SECONDS = 1.0
+ADOPT_SECONDS = 5.0
 DRAFT_SECONDS = 60  # a file takes milliseconds to be made
 
 Store = Callable[[str], None]
@@ -300,7 +301,7 @@ class Journal:
 
     def _run(self) -> None:
         failed = False
-        tidied_at = time.monotonic()
+        tidied_at = adopted_at = time.monotonic()
         while not self._stopped.wait(DRAIN_SECONDS):
             try:
                 self.settle()
@@ -308,6 +309,9 @@ class Journal:
                 if self._tidy is not None and time.monotonic() - tidied_at > TIDY_SECONDS:
                     tidied_at = time.monotonic()
                     self._tidy()
+                if time.monotonic() - adopted_at > ADOPT_SECONDS:
+                    adopted_at = time.monotonic()
+                    self.recover()  # of a process beside this one that was killed
                 failed = False
             except (peewee.PeeweeException, OSError):
                 if not failed:

@@ -1,7 +1,8 @@
 """Rate limits and the monthly quota: plans, windows anchored to the clock, what is left.
 
-Counted by a store that takes from all windows of a key or from none: in this process, from where
-the database was left at its start, or in Redis, which several processes share. Knows nothing of
+Counted by a store that takes from all windows of a key or from none, in this process or in Redis,
+which several processes share. The entries say what they spent, so that the database knows it, too:
+from there both go on when they are started anew. Knows nothing of
 why a check was made.
 """
 
@@ -29,7 +30,9 @@ WINDOW_SECONDS = {MINUTE: 60, HOUR: 3600}
 REMEMBERED_MAX = 20_000
 PAST_WINDOWS = 2
 REDIS_SECONDS = 1.0  # for an answer, at most
-REDIS_SLACK = clock.MINUTE  # how long a count outlives its window: clocks differ a little
+SETTLE_SECONDS = 3.0  # by then what was let in before is in the database
+RUN_ID = re.compile(rb"run_id:(\w+)")
+REDIS_SLACK = clock.MINUTE  # by which a count outlives its window, and clocks may differ
 
 Limits = tuple[tuple[str, int], ...]  # name and figure, shortest window first
 
@@ -173,8 +176,8 @@ def _windows(limits: Limits, now: int) -> list[tuple[str, int]]:
 
 
 class LocalStore:
-    """Counts in this process. The entries carry what they spent, so that it outlives the process;
-    a key's counts are read from the database when they are first needed."""
+    """Counts in this process; a key's counts are read from the database when they are first
+    needed."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -225,53 +228,112 @@ def _forget_past(counts: Counts, windows: Sequence[tuple[str, int]]) -> None:
             del counts[name, start]
 
 
-def connected(url: str) -> tuple[Any, type[Exception]]:
+def connected(url: str, **options: Any) -> tuple[Any, type[Exception]]:
     """A client of this Redis that waits no longer than REDIS_SECONDS, and what it raises when Redis
     does not answer."""
     import redis  # here, for it takes a while and most installations do without
 
     client = redis.Redis.from_url(
-        url, socket_timeout=REDIS_SECONDS, socket_connect_timeout=REDIS_SECONDS
+        url, socket_timeout=REDIS_SECONDS, socket_connect_timeout=REDIS_SECONDS, **options
     )
     return client, redis.RedisError
 
 
 class RedisStore:
-    """Counts in Redis, for several processes: one script takes from all windows at once."""
+    """Counts in Redis, for several processes: one script takes from all windows at once.
 
-    SCRIPT = """
-        local cost, spent, refused = tonumber(ARGV[1]), {}, false
-        for i, key in ipairs(KEYS) do
-            spent[i] = tonumber(redis.call('GET', key) or '0')
-            refused = refused or (cost > 0 and spent[i] + cost > tonumber(ARGV[2 * i]))
-        end
-        if cost ~= 0 and not refused then
-            for i, key in ipairs(KEYS) do
-                redis.call('INCRBY', key, cost)
-                redis.call('PEXPIRE', key, ARGV[2 * i + 1])
-            end
-        end
-        return spent
+    A Redis that was started anew may know less than it did, or nothing: what was counted by an
+    earlier run of it is never believed. A mark says which run the counts are of, and since when:
+    some seconds after that run was first seen, for by then every process has stored the entries of
+    what it let in before. Then a key's counts are read from the database when they are first
+    needed. Until then limited keys are not answered.
     """
 
-    def __init__(self, url: str) -> None:
-        self._redis, self._failures = connected(url)
+    MARK = "latchkey:counted-by"
+    FINE, OTHER_RUN, TOO_EARLY, NOT_READ = 0, 1, 2, 3  # what the script answers first
+    TAKE = """
+        local run, since = string.match(redis.call('GET', KEYS[1]) or '', '(.*):(%d+)')
+        if run ~= ARGV[2] then return {1} end
+        local time, began = redis.call('TIME'), tonumber(since)
+        if time[1] * 1000 + time[2] / 1000 < began then return {2} end
+        local cost, answer, refused = tonumber(ARGV[1]), {0}, false
+        for i = 2, #KEYS do
+            local limit, start = tonumber(ARGV[3 * i - 3]), tonumber(ARGV[3 * i - 1])
+            local spent = redis.call('GET', KEYS[i])
+            if not spent and start < began + tonumber(ARGV[#ARGV]) then return {3} end
+            answer[i] = tonumber(spent or '0')
+            refused = refused or (cost > 0 and answer[i] + cost > limit)
+        end
+        if cost ~= 0 and not refused then
+            for i = 2, #KEYS do
+                redis.call('INCRBY', KEYS[i], cost)
+                redis.call('PEXPIRE', KEYS[i], ARGV[3 * i - 2])
+            end
+        end
+        return answer
+    """
+    BEGIN = """
+        local run = string.match(redis.call('GET', KEYS[1]) or '', '(.*):%d+')
+        if run == ARGV[1] then return end
+        local time = redis.call('TIME')
+        local since = math.floor(time[1] * 1000 + time[2] / 1000 + tonumber(ARGV[2]))
+        redis.call('SET', KEYS[1], ARGV[1] .. ':' .. string.format('%.0f', since))
+    """
+    TRIES = 5
+
+    def __init__(self, url: str, *, settle_seconds: float = SETTLE_SECONDS) -> None:
+        self._redis, self._failures = connected(url, redis_connect_func=self._greet)
+        self._settle = round(settle_seconds * clock.SECOND)
         self._try_again_at = 0.0
-        self._script = self._redis.register_script(self.SCRIPT)
+        self._run = ""  # which of Redis we talk to
+        self._script = self._redis.register_script(self.TAKE)
+        self._begin = self._redis.register_script(self.BEGIN)
+
+    def _greet(self, connection: Any) -> None:
+        """Asks on each new connection who is there: it may be another Redis by now."""
+        connection.on_connect()
+        connection.send_command("INFO", "server")
+        found = RUN_ID.search(connection.read_response())
+        self._run = found[1].decode() if found else "unknown"
 
     def take(self, key_id: str, limits: Limits, now: int, cost: int) -> list[int]:
-        windows = _windows(limits, now)
-        arguments: list[int] = [cost]
-        for name, limit in limits:
-            arguments += limit, clock.end_of(name, now) - now + REDIS_SLACK
         self._refuse_while_failing()
         try:
-            spent = list(self._script(_redis_keys(key_id, windows), arguments))
+            spent = self._take(key_id, limits, now, cost)
         except self._failures as error:
             self._try_again_at = time.monotonic() + REDIS_SECONDS
             raise CountsUnavailable(str(error)) from None
         self._try_again_at = 0.0
         return spent
+
+    def _take(self, key_id: str, limits: Limits, now: int, cost: int) -> list[int]:
+        windows = _windows(limits, now)
+        for _ in range(self.TRIES):
+            run = self._run
+            keys = _redis_keys(run, key_id, windows)
+            answer, *spent = self._script([self.MARK, *keys], _arguments(limits, now, cost, run))
+            if run != self._run or answer == self.OTHER_RUN:
+                self._begin([self.MARK], [self._run, self._settle])
+            elif answer == self.TOO_EARLY:
+                raise CountsUnavailable("Redis was started anew: what was counted is read again")
+            elif answer == self.FINE:
+                return list(spent)
+            elif cost < 0:
+                return [0] * len(limits)  # what is not counted there need not be taken back
+            else:
+                self._read(key_id, windows, keys, now)
+        raise CountsUnavailable("Redis is started anew again and again")
+
+    def _read(
+        self, key_id: str, windows: Sequence[tuple[str, int]], keys: Sequence[str], now: int
+    ) -> None:
+        """Counts on from where the database stands. Of several who do so the first one counts."""
+        recorded = _recorded(key_id)
+        with self._redis.pipeline(transaction=False) as pipe:
+            for key, window in zip(keys, windows, strict=True):
+                left = _kept_for(window[0], now)
+                pipe.set(key, recorded.get(window, 0), nx=True, px=left)
+            pipe.execute()
 
     def _refuse_while_failing(self) -> None:
         """After a failure one call a second tries again; the others do not wait for it, for the
@@ -290,9 +352,20 @@ class RedisStore:
             raise CountsUnavailable(str(error)) from None
 
 
-def _redis_keys(key_id: str, windows: Sequence[tuple[str, int]]) -> list[str]:
-    """In braces what decides, in a cluster, on which machine they lie: all on one."""
-    return [f"latchkey:{{{key_id}}}:{name}:{start}" for name, start in windows]
+def _redis_keys(run: str, key_id: str, windows: Sequence[tuple[str, int]]) -> list[str]:
+    return [f"latchkey:{run}:{key_id}:{name}:{start}" for name, start in windows]
+
+
+def _arguments(limits: Limits, now: int, cost: int, run: str) -> list[Any]:
+    """As the script reads them: of each window its limit, how long it is kept, and its start."""
+    of_windows = [
+        (limit, _kept_for(name, now), clock.start_of(name, now)) for name, limit in limits
+    ]
+    return [cost, run, *(value for window in of_windows for value in window), REDIS_SLACK]
+
+
+def _kept_for(window: str, now: int) -> int:
+    return clock.end_of(window, now) - now + REDIS_SLACK
 
 
 _store: Store = LocalStore()
@@ -302,11 +375,6 @@ def use_store(store: Store) -> None:
     """Counts there from now on."""
     global _store
     _store = store
-
-
-def is_local() -> bool:
-    """Whether the entries have to say what they spent, so that it outlives the process."""
-    return isinstance(_store, LocalStore)
 
 
 def forget(key_id: str) -> None:

@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Self
 
 ROOT = Path(__file__).parent.parent
-START_SECONDS = 20
+START_SECONDS = 60
 
 
 def free_port() -> int:

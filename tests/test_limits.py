@@ -3,6 +3,7 @@
 import os
 import random
 import socket
+import time
 from collections import Counter
 from collections.abc import Iterator
 from typing import TypeVar
@@ -237,7 +238,7 @@ def test_a_clock_set_back_blocks_no_longer_than_a_window(
 def shared() -> Iterator[limits.RedisStore]:
     """Counts in a real Redis, in a database of their own that is empty before and afterwards."""
     need_redis(REDIS_URL)
-    store = limits.RedisStore(REDIS_URL)
+    store = limits.RedisStore(REDIS_URL, settle_seconds=0)
     store._redis.flushdb()
     yield store
     store._redis.flushdb()
@@ -283,7 +284,7 @@ def test_in_redis_a_check_that_could_not_be_answered_spends_nothing(
 def test_counts_in_redis_end_with_their_windows(app: Flask, shared: limits.RedisStore) -> None:
     limits.use_store(shared)
     limits.spend("key_1", BOUND, 1, time_of_day.parse("2026-11-20T10:30:15Z"))
-    left = sorted(shared._redis.pttl(key) // 1000 for key in shared._redis.scan_iter())
+    left = sorted(shared._redis.pttl(key) // 1000 for key in shared._redis.scan_iter("*:key_1:*"))
     minute, hour = 45 + 60, 30 * 60 - 15 + 60
     assert minute - 5 <= left[0] <= minute and hour - 5 <= left[1] <= hour
     assert 10 * 86_400 < left[2] < 11 * 86_400
@@ -296,7 +297,55 @@ def test_64_parallel_calls_never_exceed_in_redis(
     key, secret = make_key(rate_limit={"per_minute": 10})
     codes = Counter(answer.code for answer in at_once(64, lambda _: ask(secret)))
     assert codes == {VALID: 10, RATE_LIMITED: 54}
-    assert spent(key) == {}  # what Redis counts is not counted a second time
+    assert spent(key) == {"minute": 10}
+
+
+def test_redis_counts_on_from_the_database_when_it_has_lost_its_counts(
+    make_key: MakeKey, shared: limits.RedisStore
+) -> None:
+    """And whoever counted without Redis before counts on with it."""
+    key, secret = make_key(rate_limit={"per_minute": 4})
+    limits.use_store(limits.LocalStore())
+    assert ask(secret).code == VALID
+    limits.use_store(shared)
+    assert [ask(secret).code for _ in range(2)] == [VALID, VALID]
+    shared._redis.flushdb()
+    assert [ask(secret).code for _ in range(2)] == [VALID, RATE_LIMITED]
+    assert spent(key) == {"minute": 4}
+
+
+def test_redis_that_came_back_with_old_counts_is_not_believed(
+    make_key: MakeKey, shared: limits.RedisStore
+) -> None:
+    """As one does that was killed, and had last written its counts to the disk a second before."""
+    limits.use_store(shared)
+    _, secret = make_key(rate_limit={"per_minute": 4})
+    assert [ask(secret).code for _ in range(3)] == [VALID] * 3
+    [count] = shared._redis.scan_iter("*:minute:*")
+    shared._redis.set(count, 1)
+    shared._redis.set(shared.MARK, "anotherrun:1")
+    shared._redis.rename(count, count.replace(shared._run.encode(), b"anotherrun"))
+    assert [ask(secret).code for _ in range(2)] == [VALID, RATE_LIMITED]
+
+
+def test_while_counts_are_read_again_limited_keys_wait(make_key: MakeKey, app: Flask) -> None:
+    need_redis(REDIS_URL)
+    store = limits.RedisStore(REDIS_URL, settle_seconds=0.3)
+    store._redis.flushdb()
+    limits.use_store(store)
+    try:
+        limited = make_key(plan="free")[1]
+        assert ask(limited).code == UNAVAILABLE
+        assert ask(make_key()[1]).code == VALID
+        deadline = time.monotonic() + 30
+        while ask(limited).code == UNAVAILABLE:
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        assert ask(limited).code == VALID
+    finally:
+        store._redis.flushdb()
+        store._redis.close()
+        limits.use_store(limits.LocalStore())
 
 
 def test_without_redis_a_limited_key_is_unavailable_and_others_pass(make_key: MakeKey) -> None:

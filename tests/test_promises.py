@@ -214,3 +214,25 @@ def test_checks_go_on_while_another_process_holds_the_database(server: RunningSe
     with closing(sqlite3.connect(path)) as database:
         stored = {row[0] for row in database.execute("select request_id from entry")}
     assert stored == {request_id for _, _, request_id in answered}
+
+
+def test_what_a_killed_process_left_behind_is_stored_by_the_one_beside_it(
+    server: RunningServer,
+) -> None:
+    server.run("create-project", "--slug", "shop")
+    secret = make_key(server)
+    path = server.data_dir / "latchkey.db"
+    with RunningServer(server.data_dir) as beside, Client(server) as client:
+        with Client(beside) as other:
+            other.check(secret)  # it has begun its journal
+        with closing(sqlite3.connect(path, isolation_level=None)) as database:
+            database.execute("begin immediate")
+            answered = {client.check(secret)[2] for _ in range(20)}
+            server.kill()
+            database.execute("rollback")
+            deadline = time.monotonic() + 60
+            stored: set[str] = set()
+            while not answered <= stored:
+                assert time.monotonic() < deadline
+                time.sleep(0.1)
+                stored = {row[0] for row in database.execute("select request_id from entry")}

@@ -58,7 +58,7 @@ def create_app(config: Config | None = None, *, in_background: bool = True) -> F
         limits.RedisStore(config.redis_url) if config.redis_url else limits.LocalStore()
     )
     proxy_calls.share_by(config.redis_url)
-    _open_journal(config, in_background)
+    open_journal(config, in_background)
     passwords.warm_up()
     if in_background:
         worker.start()
@@ -73,7 +73,7 @@ def create_app(config: Config | None = None, *, in_background: bool = True) -> F
     return app
 
 
-def _open_journal(config: Config, in_background: bool) -> None:
+def open_journal(config: Config, in_background: bool) -> None:
     """Stores what a process before this one left behind, and takes entries from now on."""
     try:
         journal.use(

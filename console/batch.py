@@ -99,6 +99,7 @@ SPENT = f"""
     WHERE c.start_at <= excluded.start_at
 """
 
+HAS_OUTCOMES = f"SELECT 1 FROM batch WHERE kind = {OUTCOME} LIMIT 1"
 OUTCOMES = f"""
     UPDATE entry SET status = b.status FROM batch AS b
     WHERE b.kind = {OUTCOME} AND entry.request_id = b.request_id
@@ -118,8 +119,10 @@ def store(records: str) -> None:
     db.handle.execute_sql(ENTRIES.format(permissions=dialect.permissions))
     if dialect.holds_keys:
         db.handle.execute_sql(dialect.holds_keys)
-    for statement in (USAGE, LAST_USE_OF_KEYS, LAST_USE_OF_SECRETS, SPENT, OUTCOMES):
+    for statement in (USAGE, LAST_USE_OF_KEYS, LAST_USE_OF_SECRETS, SPENT):
         db.handle.execute_sql(statement)
+    if db.handle.execute_sql(HAS_OUTCOMES).fetchone():  # they are sought in every partition
+        db.handle.execute_sql(OUTCOMES)
 
 
 class _Dialect(NamedTuple):

@@ -12,6 +12,8 @@ import peewee
 import config as settings
 from config import Config, ConfigError
 from console import (
+    LOCK_FILE,
+    SECRET_KEY_FILE,
     actor,
     audit,
     chain,
@@ -26,6 +28,8 @@ from console import (
     key_list,
     keys,
     links,
+    move,
+    open_journal,
     people,
     projects,
     retention,
@@ -61,6 +65,8 @@ def main() -> None:
         _fail(str(error), MISCONFIGURED)
     except Refused as error:
         _fail(error.message, FAILED)
+    except move.Differs as error:
+        _fail(str(error), FAILED)
     except peewee.PeeweeException as error:
         _fail(f"the database cannot be used: {error}", FAILED)
     except UnicodeError:
@@ -288,6 +294,35 @@ def prune() -> None:
     gone = retention.prune_all()
     entries, events = gone.pop(retention.ENTRIES), gone.pop(retention.EVENTS)
     click.echo(f"{entries} entries and {events} events were past their time.")
+
+
+@cli.command("move")
+@click.option("--to", "url", required=True, metavar="URL", help="postgresql://…, an empty database")
+def move_to(url: str) -> None:
+    """Copy this SQLite installation to PostgreSQL; the file stays as it is."""
+    config = _config()
+    target = _config(DATABASE_URL=url).database_url
+    source = db.sqlite_file(config.database_url)
+    if source is None or db.sqlite_file(target) is not None:
+        raise click.UsageError(
+            "It goes from sqlite:///… (LATCHKEY_DATABASE_URL) to postgresql://…."
+        )
+    if not source.exists():
+        _fail(f"there is no {source}: nothing to move", FAILED)
+    start(config)
+    open_journal(config, in_background=False)  # with what a server left behind
+    journal.close()
+    db.open_database(target)
+    db.migrate(config.data_dir / LOCK_FILE)
+    rows = 0
+    for one in move.move(source, clock.now()):
+        click.echo(f"{one.table:<14} {one.rows:>12,}  {one.digest[:16]}")
+        rows += one.rows
+    click.echo(
+        f"{rows:,} rows are copied, and compared with those of {source}, which is as it was.\n"
+        "Next: start every process with LATCHKEY_DATABASE_URL set to that address and one "
+        f"LATCHKEY_SECRET_KEY, which is in {config.data_dir / SECRET_KEY_FILE} unless you set it."
+    )
 
 
 @cli.command("verify-activity")

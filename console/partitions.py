@@ -22,6 +22,7 @@ log = logging.getLogger(__name__)
 DAYS_AHEAD = 3
 # A table is only changed where nobody has to wait for long: tried again within the hour.
 LOCK_SECONDS = 1
+COUNTED_MAX = 1_000_000  # rows: to count more takes too long
 NAMED = re.compile(r"entry_(before_)?(\d{8})")
 OTHER = "entry_other"
 HELD = "partitions"
@@ -34,7 +35,7 @@ class Partition:
     name: str
     end_at: int | None
     is_of_a_day: bool
-    rows: int  # about
+    rows: int  # as the database estimates
 
 
 def prepare(now: int) -> None:
@@ -71,17 +72,25 @@ def _make(day: int) -> None:
 
 
 def drop_past(before: int) -> int:
-    """Drops the partitions of which all entries are older than that instant; about how many rows
-    went."""
+    """Drops the partitions of which all entries are older than that instant; how many rows went,
+    of many about."""
     if db.is_sqlite():
         return 0
     gone = 0
     for partition in all_of_them():
         if partition.end_at is not None and partition.end_at <= before:
+            rows = _rows(partition)
             with _no_long_wait():
                 db.handle.execute_sql(f'DROP TABLE "{partition.name}"')
-            gone += partition.rows
+            gone += rows
     return gone
+
+
+def _rows(partition: Partition) -> int:
+    if partition.rows > COUNTED_MAX:
+        return partition.rows
+    rows = db.handle.execute_sql(f'SELECT count(*) FROM "{partition.name}"').fetchone()
+    return int(rows[0])
 
 
 def without_day() -> list[str]:

@@ -4,6 +4,7 @@ import os
 import shutil
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -32,6 +33,7 @@ from console import (
     db,
     journal,
     keys,
+    partitions,
     passwords,
     projects,
     second_factor,
@@ -124,10 +126,27 @@ def app(
         names = ", ".join(f'"{table._meta.table_name}"' for table in TABLES if table != Change)
         db.handle.execute_sql(f"truncate {names} restart identity cascade")
         chain.begin()
+        undivide()
     audit._attempts.clear()
     yield app
     journal.close()
     db.close()
+
+
+def undivide() -> None:
+    """All entries of our tests lie where none has a day of its own, also after a test in which
+    those days have passed and gone."""
+    there = partitions.all_of_them()
+    if any(one.end_at and not one.is_of_a_day for one in there):
+        return
+    for one in there:
+        if one.is_of_a_day:
+            db.handle.execute_sql(f'drop table "{one.name}"')
+    end = (int(time.time()) // 86_400 + 1) * clock.DAY
+    db.handle.execute_sql(
+        f'create table "entry_before_{clock.iso(end)[:10].replace("-", "")}" '
+        f'partition of "entry" for values from (minvalue) to ({end})'
+    )
 
 
 @pytest.fixture

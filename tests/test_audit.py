@@ -602,7 +602,9 @@ def test_prune_goes_in_batches_that_let_checks_through(
 
     monkeypatch.setattr(retention, "BATCH", 3)
     steps = [step for step in retention.prune(counted) if step[1]]
-    assert steps == [("entries", 3), ("entries", 3), ("entries", 1), ("counts", 2)]
+    by_rows = [("entries", 3), ("entries", 3), ("entries", 1), ("counts", 2)]
+    by_day = [("entries", 7), ("counts", 2)]  # PostgreSQL, where the day has a table of its own
+    assert steps == by_rows or (steps == by_day and not db.is_sqlite())
     assert transactions == len(steps) + len(retention.PRUNED)  # and one that finds no more of each
     assert [entry.endpoint for entry in Entry.select()] == ["/kept"]
 

@@ -1,0 +1,127 @@
+"""`move`: an installation goes from SQLite to PostgreSQL whole, or not at all."""
+
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import peewee
+import pytest
+from peewee import sqlite3
+
+from tests.conftest import TEST_DATABASE_URL
+from tests.server import RunningServer
+from tests.test_promises import Client, make_key
+
+pytestmark = [
+    pytest.mark.service,
+    pytest.mark.skipif(not TEST_DATABASE_URL, reason="needs a server of PostgreSQL to move to"),
+]
+
+
+def on_server(statement: str, *values: object, url: str | None = TEST_DATABASE_URL) -> list[Any]:
+    server = peewee.PostgresqlDatabase(url, prefer_psycopg3=True)
+    try:
+        cursor = server.execute_sql(statement, values)
+        return list(cursor.fetchall()) if cursor.description else []
+    finally:
+        server.close()
+
+
+@pytest.fixture
+def target() -> Iterator[str]:
+    """An empty database."""
+    assert TEST_DATABASE_URL
+    start, _, name = TEST_DATABASE_URL.rpartition("/")
+    name += "_moved"
+    on_server(f'drop database if exists "{name}"')
+    on_server(f'create database "{name}"')
+    yield f"{start}/{name}"
+    on_server(f'drop database "{name}" with (force)')
+
+
+@pytest.fixture(scope="module")
+def example(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory with an installation in SQLite, the example's data in it."""
+    directory = tmp_path_factory.mktemp("example")
+    filled = at(directory)
+    assert filled.run("demo").returncode == 0
+    return directory
+
+
+def at(directory: Path) -> RunningServer:
+    url = f"sqlite:///{directory}/a.db"
+    return RunningServer(directory / "data", LATCHKEY_DATABASE_URL=url)
+
+
+@pytest.fixture
+def source(example: Path, tmp_path: Path) -> RunningServer:
+    """The same, of this test's own; its server is not started."""
+    shutil.copytree(example, tmp_path, dirs_exist_ok=True)
+    return at(tmp_path)
+
+
+def moved(source: RunningServer, target: str) -> subprocess.CompletedProcess[str]:
+    return source.run("move", "--to", target)
+
+
+def test_all_is_there_afterwards(source: RunningServer, target: str, tmp_path: Path) -> None:
+    assert source.run("create-project", "--slug", "shop").returncode == 0
+    made = source.run("create-key", "--project", "shop", "--name", "Ü", "--permission", "a:b")
+    secret = made.stdout.strip()
+    with closing(sqlite3.connect(tmp_path / "a.db")) as database:
+        tables = [t for (t,) in database.execute(
+            "select name from sqlite_master where type = 'table' and name not like 'sqlite_%'"
+        )]  # fmt: skip
+        counts = {t: database.execute(f'select count(*) from "{t}"').fetchone()[0] for t in tables}
+    told = moved(source, target)
+    assert (told.returncode, told.stderr) == (0, "")
+    lines = dict(line.split()[:2] for line in told.stdout.splitlines()[:-2])
+    known = {name: int(count.replace(",", "")) for name, count in lines.items()}
+    assert known["entry"] > 1_000 and known["project"] > 1
+    assert known == {name: counts[name] for name in known}
+    assert set(counts) - set(known) == {"change", "schema_migration"}
+
+    server = RunningServer(source.data_dir, LATCHKEY_DATABASE_URL=target)
+    assert server.run("verify-activity").returncode == 0
+    with server, Client(server) as client:
+        assert client.check(secret)[1] == "VALID"  # and ids go on behind the others
+        manager = make_key(server, "--permission", "keys:manage")
+        key = client.call("POST", "/api-keys", manager, {"name": "new"})
+        assert client.check(key["key"])[0] == 200
+    assert on_server("select count(*) from entry", url=target) == [(known["entry"] + 3,)]
+
+
+def test_what_is_not_empty_is_refused_and_left_alone(source: RunningServer, target: str) -> None:
+    other = RunningServer(source.data_dir, LATCHKEY_DATABASE_URL=target)
+    assert other.run("create-project", "--slug", "theirs").returncode == 0
+    told = moved(source, target)
+    assert told.returncode == 1
+    assert "holds an installation already: name one that is empty" in told.stderr
+    assert on_server("select slug from project", url=target) == [("theirs",)]
+
+
+def test_what_postgresql_cannot_hold_stops_all_of_it(
+    source: RunningServer, target: str, tmp_path: Path
+) -> None:
+    with closing(sqlite3.connect(tmp_path / "a.db")) as database:
+        database.execute("update letter set text = 'a' || char(0)")
+        database.execute("update webhook set url = 'a' || char(0)")
+        database.execute("update project set name = 'a' || char(0) where slug = 'shop'")
+        database.execute("update event set actor_name = 'a' || char(0)")
+        database.commit()
+    told = moved(source, target)
+    assert told.returncode == 1 and "has a NUL character in" in told.stderr
+    assert told.stderr.count("\n") == 1
+    assert on_server("select count(*) from project", url=target) == [(0,)]
+    assert on_server("select count(*) from key", url=target) == [(0,)]
+
+
+def test_it_goes_from_sqlite_to_postgresql_alone(source: RunningServer, target: str) -> None:
+    told = source.run("move", "--to", "sqlite:////tmp/other.db")
+    assert told.returncode == 2 and "to postgresql://" in told.stderr
+    other = RunningServer(source.data_dir, LATCHKEY_DATABASE_URL=target)
+    told = other.run("move", "--to", target)
+    assert told.returncode == 2 and "It goes from sqlite:///" in told.stderr

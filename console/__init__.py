@@ -54,9 +54,7 @@ def create_app(config: Config | None = None, *, in_background: bool = True) -> F
     from console import api, gate, web
 
     config = start(config or settings.load())
-    limits.use_store(
-        limits.RedisStore(config.redis_url) if config.redis_url else limits.LocalStore()
-    )
+    limits.use(config.redis_url)
     proxy_calls.share_by(config.redis_url)
     open_journal(config, in_background)
     passwords.warm_up()

@@ -9,7 +9,8 @@ why a check was made.
 import re
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -289,6 +290,12 @@ class RedisStore:
         self._script = self._redis.register_script(self.TAKE)
         self._begin = self._redis.register_script(self.BEGIN)
 
+    def begin(self) -> None:
+        """Marks a Redis that is new at once, instead of when the first limited key is checked."""
+        with suppress(CountsUnavailable), self._answering():
+            self._redis.ping()
+            self._begin([self.MARK], [self._run, self._settle])
+
     def _greet(self, connection: Any) -> None:
         """Asks on each new connection who is there: it may be another Redis by now."""
         connection.on_connect()
@@ -346,8 +353,13 @@ class RedisStore:
 
     def ping(self) -> None:
         """Raises CountsUnavailable."""
-        try:
+        with self._answering():
             self._redis.ping()
+
+    @contextmanager
+    def _answering(self) -> Iterator[None]:
+        try:
+            yield
         except self._failures as error:
             raise CountsUnavailable(str(error)) from None
 
@@ -375,6 +387,16 @@ def use_store(store: Store) -> None:
     """Counts there from now on."""
     global _store
     _store = store
+
+
+def use(redis_url: str) -> None:
+    """Counts in this Redis from now on, without one in this process."""
+    if redis_url:
+        store = RedisStore(redis_url)
+        store.begin()
+        use_store(store)
+    else:
+        use_store(LocalStore())
 
 
 def forget(key_id: str) -> None:

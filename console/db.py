@@ -33,6 +33,14 @@ BUSY_TIMEOUT_SECONDS = 5
 SHORT_WAIT_SECONDS = 0.05
 BUSY_RETRY_SECONDS = 0.02
 MIGRATION_LOCK = 0x1A7C4  # an advisory lock's number on PostgreSQL; any constant of ours
+# A server of PostgreSQL that cannot be reached any more is given up after so long: libpq's names.
+PATIENCE = {
+    "connect_timeout": BUSY_TIMEOUT_SECONDS,
+    "tcp_user_timeout": 10_000,  # milliseconds
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+}
 WAL_SIZE_LIMIT = 64 * 1024 * 1024
 CHANGES_SUFFIX = "-changes"
 SQLITE_OLDEST = (3, 35, 0)
@@ -188,8 +196,10 @@ def _connect(database: Database) -> None:
 
 
 def _postgresql(url: str) -> Database:
-    # Handed on whole: what follows the name (sslmode=…, options=…) is libpq's to read.
-    return _Postgresql(f"postgresql:{url.partition(':')[2]}", prefer_psycopg3=True)
+    # Handed on whole: what follows the name (sslmode=…, options=…) is libpq's to read, and ours
+    # stands behind it, where it has not said otherwise.
+    more: Any = {name: value for name, value in PATIENCE.items() if f"{name}=" not in url}
+    return _Postgresql(f"postgresql:{url.partition(':')[2]}", prefer_psycopg3=True, **more)
 
 
 def is_sqlite() -> bool:
@@ -200,6 +210,13 @@ def close() -> None:
     """Closes this thread's connection; the others close with their threads."""
     if handle.obj is not None and not handle.is_closed():
         handle.close()
+
+
+def let_go() -> None:
+    """Closes this thread's connection where the server counts them, for who will not soon need it;
+    that to SQLite is kept, for to open it costs more."""
+    if not is_sqlite():
+        close()
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from typing import Annotated, Any
 from pydantic import Field
 from pydantic_core import to_json
 
+from console import db
 from console.fields import OneOf
 
 JSON, CSV, JSONL = "json", "csv", "jsonl"
@@ -56,6 +57,8 @@ def _to_the_end(pieces: Iterator[bytes], otherwise: bytes) -> Iterator[bytes]:
     except Exception:
         log.exception("an export broke off")
         yield otherwise
+    finally:
+        db.let_go()  # long answers have threads of their own
 
 
 def _csv(rows: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> Iterator[bytes]:

@@ -22,7 +22,7 @@ from tests.conftest import TEST_DATABASE_URL, MakeKey, at_once
 from tests.server import ROOT
 
 MakeDatabase = Callable[[], str]
-STARTERS = 4
+STARTERS = 10
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from flask.testing import FlaskClient
 
-from console import audit, exports
+from console import audit, db, exports
 from console.actor import Actor
 from console.check import Request
 from console.models import Entry, Key
@@ -214,3 +214,9 @@ def test_a_large_export_takes_no_more_memory_than_a_small_one(
     for _ in range(28):
         enter(key, 1_000)
     assert peak() < 1.5 * small
+
+
+def test_a_thread_keeps_no_connection_that_a_server_counts(logged: Key) -> None:
+    """Each long answer has a thread of its own, of which there may be many."""
+    assert b"".join(exports.as_jsonl([{"a": Entry.select().count()}])) == b'{"a":450}\n'
+    assert db.handle.is_closed() != db.is_sqlite()

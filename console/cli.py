@@ -363,9 +363,9 @@ def restore_backup(file: Path, with_other_secret_key: bool) -> None:
     restored = backup.restore(_config(), file, with_other_secret_key=with_other_secret_key)
     _print_contents(file, restored)
     click.echo(
-        f"It is in place; a database that was there is kept with {backup.BEFORE_RESTORE} at the end "
-        "of its name. What was revoked, deleted or disabled since the backup is not any more: do "
-        "so again before you start the server."
+        f"It is in place; a database that was there is kept, with {backup.BEFORE_RESTORE} at the "
+        "end of its name. What was revoked, deleted or disabled since the backup is not any more: "
+        "do so again before you start the server."
     )
     if with_other_secret_key:
         click.echo(f"Unless the secret key is the same, {backup.UNREADABLE}.")

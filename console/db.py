@@ -153,7 +153,7 @@ def _share(file: Path) -> None:
     try:
         in_use.share(file)
     except OSError as error:
-        raise peewee.OperationalError(f"{error.filename or file}: {error.strerror}") from None
+        raise peewee.OperationalError(f"{file}: {error.strerror}") from None
 
 
 def _sqlite(path: str, synchronous: str) -> Database:

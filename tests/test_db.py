@@ -266,7 +266,7 @@ def test_whoever_loses_the_race_to_turn_wal_on_tries_again(
 
 
 def test_a_file_in_no_directory_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(peewee.OperationalError, match="unable to open database file"):
+    with pytest.raises(peewee.OperationalError, match=r"nowhere/new\.db: No such file"):
         db.open_database(f"sqlite:///{tmp_path}/nowhere/new.db")
 
 

@@ -348,7 +348,8 @@ def _tables(database: Any) -> list[str]:
 def _require_sound(database: Any, name: str) -> None:
     [(found,)] = database.execute("pragma integrity_check(1)").fetchall()
     if found != "ok":
-        raise BackupError(f"{name} is damaged or cut short ({found}): use another backup")
+        said = " ".join(found.split())
+        raise BackupError(f"{name} is damaged or cut short ({said}): use another backup")
     stray = database.execute("pragma foreign_key_check").fetchone()
     if stray is not None:
         raise BackupError(

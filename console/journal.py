@@ -249,7 +249,7 @@ class Journal:
     def catch_up(self, wait_seconds: float) -> None:
         """Returns once all is stored that any process had appended before: what is left of those
         that are gone, by this one; else by its writer. Raises TimeoutError."""
-        self.settle()
+        settle()
         goals = {path: _written(path) for path in self._directory.glob(f"*{SUFFIX}")}
         deadline = time.monotonic() + wait_seconds
         while True:

@@ -243,7 +243,10 @@ def test_synchronous_full_survives_power_loss(tmp_path: Path) -> None:
     db.close()
 
 
-def test_a_file_that_cannot_carry_wal_is_refused() -> None:
+def test_a_file_that_cannot_carry_wal_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     with pytest.raises(peewee.OperationalError, match="does not carry SQLite's WAL"):
         db.open_database("sqlite:///:memory:")
     db.close()

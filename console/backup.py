@@ -269,6 +269,8 @@ def _told(what: str) -> Iterator[None]:
             f"{what}: {error.strerror or error}{where}; user {os.getuid()} needs the right to "
             "write there, and room"
         ) from None
+    except in_use.Taken as error:
+        raise BackupError(str(error)) from None
     except (peewee.PeeweeException, sqlite3.Error) as error:
         raise BackupError(f"{what}: {error}; nothing was changed, try again") from None
 

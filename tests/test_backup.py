@@ -235,6 +235,16 @@ def test_a_full_disk_leaves_the_old_backup_and_nothing_else(
     assert {path.name for path in tmp_path.iterdir()} == {"data", "saved.db"}
 
 
+def test_the_new_backup_takes_the_name_alone_so_that_there_is_never_half_of_one(
+    saved: Path, config: Config
+) -> None:
+    before = saved.read_bytes()
+    with saved.open("rb") as opened:
+        backup.make(config, saved)
+        assert opened.read() == before
+    assert names(saved) == {"before", "after"}
+
+
 def test_a_disk_without_room_is_not_filled_first(tmp_path: Path) -> None:
     with pytest.raises(BackupError, match=r"has no room: 1,000,000,000,000\.0 MB are needed and"):
         backup._require_room(tmp_path, 10**18)
@@ -246,6 +256,22 @@ def test_a_copy_that_is_not_whole_does_not_take_the_old_ones_place(
     before = saved.read_bytes()
     change(config.data_dir / "latchkey.db", ORPHAN)
     with pytest.raises(BackupError, match="the copy of .* is not whole: a row of secret belongs"):
+        backup.make(config, saved)
+    assert saved.read_bytes() == before and len(list(tmp_path.iterdir())) == 2
+
+
+def test_a_copy_that_lacks_a_row_does_not_either(
+    saved: Path, config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, copy = saved.read_bytes(), backup._copy_snapshot
+
+    def lose_a_row(draft: Path) -> dict[str, int]:
+        rows = copy(draft)
+        change(draft, "delete from event where id = (select max(id) from event)")
+        return rows
+
+    monkeypatch.setattr(backup, "_copy_snapshot", lose_a_row)
+    with pytest.raises(BackupError, match="the copy is not what was copied"):
         backup.make(config, saved)
     assert saved.read_bytes() == before and len(list(tmp_path.iterdir())) == 2
 

@@ -19,6 +19,7 @@ from console import (
     db,
     facts,
     guessing,
+    in_use,
     journal,
     known,
     letterbox,
@@ -106,6 +107,8 @@ def start(config: Config) -> Config:
         db.migrate(config.data_dir / LOCK_FILE)
         partitions.prepare(clock.now())
         known.look_for_imported()
+    except in_use.Taken as error:
+        raise ConfigError(str(error)) from None
     except (peewee.OperationalError, OSError) as error:
         raise ConfigError(
             f"the database cannot be opened: {error}; "

@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import sys
+from pathlib import Path
 from typing import Any, NoReturn
 
 import click
@@ -16,6 +17,7 @@ from console import (
     SECRET_KEY_FILE,
     actor,
     audit,
+    backup,
     chain,
     clock,
     create_app,
@@ -65,7 +67,7 @@ def main() -> None:
         _fail(str(error), MISCONFIGURED)
     except Refused as error:
         _fail(error.message, FAILED)
-    except move.Differs as error:
+    except (backup.BackupError, move.Differs) as error:
         _fail(str(error), FAILED)
     except peewee.PeeweeException as error:
         _fail(f"the database cannot be used: {error}", FAILED)
@@ -322,6 +324,58 @@ def move_to(url: str) -> None:
         f"{rows:,} rows are copied, and compared with those of {source}, which is as it was.\n"
         "Next: start every process with LATCHKEY_DATABASE_URL set to that address and one "
         f"LATCHKEY_SECRET_KEY, which is in {config.data_dir / SECRET_KEY_FILE} unless you set it."
+    )
+
+
+A_FILE = click.argument("file", metavar="FILE", type=click.Path(path_type=Path))
+
+
+@cli.command("backup")
+@A_FILE
+def make_backup(file: Path) -> None:
+    """Copy the database to a file, also while it is served, and verify the copy."""
+    config = _config()
+    _print_contents(file, backup.make(config, file))
+    key = "LATCHKEY_SECRET_KEY" if config.secret_key else str(config.data_dir / SECRET_KEY_FILE)
+    click.echo(
+        f"The secret key is not in it: keep {key} elsewhere. Without it second factors and the "
+        "secrets of webhooks cannot be read."
+    )
+
+
+@cli.command("verify-backup")
+@A_FILE
+def verify_backup(file: Path) -> None:
+    """Find out whether a backup can be restored."""
+    found = backup.verify(file)
+    _print_contents(file, found)
+    if found.is_older:
+        click.echo("An older version made it: once it is restored, the next start migrates it.")
+
+
+@cli.command("restore")
+@A_FILE
+@click.option(
+    "--with-other-secret-key", is_flag=True, help="although it was made with a key that is lost"
+)
+def restore_backup(file: Path, with_other_secret_key: bool) -> None:
+    """Put a backup in the database's place, while nothing uses it."""
+    restored = backup.restore(_config(), file, with_other_secret_key=with_other_secret_key)
+    _print_contents(file, restored)
+    click.echo(
+        f"It is in place; a database that was there is kept, with {backup.BEFORE_RESTORE} at the "
+        "end of its name. What was revoked, deleted or disabled since the backup is not any more: "
+        "do so again before you start the server."
+    )
+    if with_other_secret_key:
+        click.echo(f"Unless the secret key is the same, {backup.UNREADABLE}.")
+
+
+def _print_contents(file: Path, found: backup.Contents) -> None:
+    rows = found.rows
+    click.echo(
+        f"{file} is whole. Keys: {rows['key']:,}. Entries: {rows['entry']:,}. "
+        f"Events: {rows['event']:,}. Size: {backup.megabytes(found.size)}."
     )
 
 

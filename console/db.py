@@ -22,6 +22,7 @@ from peewee import Database, DatabaseProxy, Model, PostgresqlDatabase, SqliteDat
 from playhouse.migrations import Runner
 from playhouse.shortcuts import ReconnectMixin
 
+from console import in_use
 from console.actor import Actor
 
 P = ParamSpec("P")
@@ -123,14 +124,15 @@ class NewerSchema(Exception):
 def open_database(url: str, *, synchronous: str = "normal") -> Database:
     """Opens `sqlite:///<path>` or `postgresql://…` and makes it the models' database.
 
-    Closes this thread's connection to another one. Raises ValueError for another scheme, and
-    peewee.OperationalError when the file cannot be used.
+    Closes this thread's connection to another one. Raises ValueError for another scheme,
+    peewee.OperationalError when the file cannot be used: in_use.Taken while it is being restored.
     """
     global _changes
     close()
     _changes = None
     path = sqlite_file(url)
     if path is not None:
+        _share(path.resolve())
         database = _sqlite(str(path), synchronous)
         _changes = _Changes(f"{path.resolve()}{CHANGES_SUFFIX}")
     elif urlsplit(url).scheme in ("postgresql", "postgres"):
@@ -145,6 +147,13 @@ def sqlite_file(url: str) -> Path | None:
     """The file that `sqlite:///<path>` names; None for another scheme."""
     parts = urlsplit(url)
     return Path(unquote(parts.path.removeprefix("/"))) if parts.scheme == "sqlite" else None
+
+
+def _share(file: Path) -> None:
+    try:
+        in_use.share(file)
+    except OSError as error:
+        raise peewee.OperationalError(f"{file}: {error.strerror}") from None
 
 
 def _sqlite(path: str, synchronous: str) -> Database:

@@ -146,10 +146,13 @@ class _File:
         """To be called when all of it is stored. The file goes first: a row that is left over is
         harmless, a file without its row would be stored again."""
         self.path.unlink(missing_ok=True)
-        self.map.close()
-        os.close(self.descriptor)
+        self.close()
         with db.write():
             Drained.delete().where(Drained.journal == self.path.name).execute()
+
+    def close(self) -> None:
+        self.map.close()
+        os.close(self.descriptor)
 
 
 def _array(data: bytes) -> str:
@@ -174,6 +177,21 @@ def _sound(data: bytes, path: Path) -> Iterator[bytes]:
             rest = piece
         if rest:
             log.error("%s: %d bytes that are no record were left out", path, len(rest))
+
+
+def _written(path: Path) -> int:
+    """Up to where a file was written that another process may be writing."""
+    try:
+        return path.read_bytes().rstrip(NOT_WRITTEN).rfind(END) + 1
+    except FileNotFoundError:  # all of it is stored
+        return 0
+
+
+def _is_stored(path: Path, goal: int) -> bool:
+    if goal == 0 or not path.exists():  # a file goes when it is stored
+        return True
+    row = Drained.get_or_none(Drained.journal == path.name)
+    return row is not None and row.position >= goal
 
 
 class Journal:
@@ -210,8 +228,11 @@ class Journal:
         self._stopped = threading.Event()
         self._thread: threading.Thread | None = None
 
-    def recover(self) -> None:
-        """Stores what processes left behind that were killed, and removes what they had begun."""
+    def recover(self, *, remove: bool = True) -> None:
+        """Stores what processes left behind that were killed, and removes what they had begun.
+
+        `remove` not: the files stay as they are, for another database than this one.
+        """
         for path in sorted(self._directory.iterdir()):
             if path.suffix != SUFFIX:
                 if not path.suffix and time.time() - path.stat().st_mtime > DRAFT_SECONDS:
@@ -220,7 +241,25 @@ class Journal:
                 file = _File.left_behind(path)
                 if file is not None:
                     file.store_all(self._store)
-                    file.remove()
+                    if remove:
+                        file.remove()
+                    else:
+                        file.close()
+
+    def catch_up(self, wait_seconds: float) -> None:
+        """Returns once all is stored that any process had appended before: what is left of those
+        that are gone, by this one; else by its writer. Raises TimeoutError."""
+        settle()
+        goals = {path: _written(path) for path in self._directory.glob(f"*{SUFFIX}")}
+        deadline = time.monotonic() + wait_seconds
+        while True:
+            self.recover()
+            goals = {path: goal for path, goal in goals.items() if not _is_stored(path, goal)}
+            if not goals:
+                return
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"{min(goals)} has not been stored for {wait_seconds:g} s")
+            time.sleep(DRAIN_SECONDS / 4)
 
     # --- append -----------------------------------------------------------------------------
 

@@ -25,6 +25,7 @@ from console import (
     demo,
     doctor,
     first_owner,
+    in_use,
     invitations,
     journal,
     key_list,
@@ -311,15 +312,11 @@ def move_to(url: str) -> None:
         )
     if not source.exists():
         _fail(f"there is no {source}: nothing to move", FAILED)
-    start(config)
-    open_journal(config, in_background=False)  # with what a server left behind
-    journal.close()
-    db.open_database(target)
-    db.migrate(config.data_dir / LOCK_FILE)
-    rows = 0
-    for one in move.move(source, clock.now()):
-        click.echo(f"{one.table:<14} {one.rows:>12,}  {one.digest[:16]}")
-        rows += one.rows
+    try:
+        with in_use.alone(source.resolve()):
+            rows = _moved(config, source, target)
+    except in_use.Taken as error:
+        _fail(f"{error}: stop it, then try again", FAILED)
     click.echo(
         f"{rows:,} rows are copied, and compared with those of {source}, which is as it was.\n"
         "Next: start every process with LATCHKEY_DATABASE_URL set to that address and one "
@@ -377,6 +374,21 @@ def _print_contents(file: Path, found: backup.Contents) -> None:
         f"{file} is whole. Keys: {rows['key']:,}. Entries: {rows['entry']:,}. "
         f"Events: {rows['event']:,}. Size: {backup.megabytes(found.size)}."
     )
+
+
+def _moved(config: Config, source: Path, target: str) -> int:
+    """How many rows; each table is told."""
+    start(config)
+    open_journal(config, in_background=False)  # with what a server left behind
+    journal.close()
+    db.close()
+    db.open_database(target)
+    db.migrate(config.data_dir / LOCK_FILE)
+    rows = 0
+    for one in move.move(source, clock.now()):
+        click.echo(f"{one.table:<14} {one.rows:>12,}  {one.digest[:16]}")
+        rows += one.rows
+    return rows
 
 
 @cli.command("verify-activity")

@@ -125,3 +125,10 @@ def test_it_goes_from_sqlite_to_postgresql_alone(source: RunningServer, target: 
     other = RunningServer(source.data_dir, LATCHKEY_DATABASE_URL=target)
     told = other.run("move", "--to", target)
     assert told.returncode == 2 and "It goes from sqlite:///" in told.stderr
+
+
+def test_nobody_may_use_the_file_meanwhile(source: RunningServer, target: str) -> None:
+    with source:
+        told = moved(source, target)
+    assert told.returncode == 1 and "a server or another command uses" in told.stderr
+    assert on_server("select count(*) from pg_tables where tablename = 'key'", url=target) == [(0,)]

@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+import peewee
 import pyotp
 import pytest
 import redis
@@ -153,6 +154,37 @@ def undivide() -> None:
 def client(app: Flask) -> FlaskClient:
     """A browser or script that is not signed in."""
     return app.test_client()
+
+
+MakeDatabase = Callable[[], str]
+
+
+@pytest.fixture
+def make_database(tmp_path: Path) -> Iterator[MakeDatabase]:
+    """Makes the URL of a database with nothing in it, on whatever the suite runs."""
+    made: list[str] = []
+
+    def make() -> str:
+        name = f"new{len(made)}"
+        if not TEST_DATABASE_URL:
+            made.append(name)
+            return f"sqlite:///{tmp_path}/{name}.db"
+        name = f"{TEST_DATABASE_URL.rpartition('/')[2]}_{name}"
+        made.append(name)
+        on_server(f'drop database if exists "{name}"')
+        on_server(f'create database "{name}"')
+        return f"{TEST_DATABASE_URL.rpartition('/')[0]}/{name}"
+
+    yield make
+    db.close()
+    for name in made if TEST_DATABASE_URL else ():
+        on_server(f'drop database "{name}"')
+
+
+def on_server(statement: str) -> None:
+    server = peewee.PostgresqlDatabase(TEST_DATABASE_URL, prefer_psycopg3=True)
+    server.execute_sql(statement)
+    server.close()
 
 
 class Clock:

@@ -5,7 +5,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -18,39 +18,10 @@ from playhouse.migrations import Runner
 from config import Config
 from console import chain, db
 from console.models import TABLES, Key, Link, Membership, Person, Project, Secret, Session
-from tests.conftest import TEST_DATABASE_URL, MakeKey, at_once
+from tests.conftest import TEST_DATABASE_URL, MakeDatabase, MakeKey, at_once, on_server
 from tests.server import ROOT
 
-MakeDatabase = Callable[[], str]
 STARTERS = 10
-
-
-@pytest.fixture
-def make_database(tmp_path: Path) -> Iterator[MakeDatabase]:
-    """Makes the URL of a database with nothing in it, on whatever the suite runs."""
-    made: list[str] = []
-
-    def make() -> str:
-        name = f"new{len(made)}"
-        if not TEST_DATABASE_URL:
-            made.append(name)
-            return f"sqlite:///{tmp_path}/{name}.db"
-        name = f"{TEST_DATABASE_URL.rpartition('/')[2]}_{name}"
-        made.append(name)
-        _on_server(f'drop database if exists "{name}"')
-        _on_server(f'create database "{name}"')
-        return f"{TEST_DATABASE_URL.rpartition('/')[0]}/{name}"
-
-    yield make
-    db.close()
-    for name in made if TEST_DATABASE_URL else ():
-        _on_server(f'drop database "{name}"')
-
-
-def _on_server(statement: str) -> None:
-    server = peewee.PostgresqlDatabase(TEST_DATABASE_URL, prefer_psycopg3=True)
-    server.execute_sql(statement)
-    server.close()
 
 
 # --- schema ---------------------------------------------------------------------------------
@@ -397,7 +368,7 @@ def test_a_connection_that_the_server_ended_is_opened_anew(app: Flask) -> None:
 
 
 def end_connection() -> None:
-    _on_server(f"select pg_terminate_backend({db.handle.connection().info.backend_pid})")
+    on_server(f"select pg_terminate_backend({db.handle.connection().info.backend_pid})")
 
 
 def test_a_probe_fails_where_a_write_would(app: Flask) -> None:

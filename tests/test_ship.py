@@ -96,10 +96,9 @@ def test_what_compose_sets_makes_sense(name: str, tmp_path: Path) -> None:
     """With the files of secrets as its first lines make them."""
     for secret, value in {"secret_key": "k" * 64, "database_url": "postgresql://l:pw@db/l"}.items():
         (tmp_path / secret).write_text(value + "\n")
-    services = composed(name)["services"]
-    for service in (
-        one for one in services.values() if "LATCHKEY_BASE_URL" in one.get("environment", {})
-    ):
+    ours = [one for one in composed(name)["services"].values() if "build" in one]
+    assert ours
+    for service in ours:
         environ = {
             key: re.sub(r"\$\{\w+:-(.*?)\}", r"\1", value).replace("/run/secrets", str(tmp_path))
             for key, value in service["environment"].items()
@@ -157,10 +156,9 @@ def test_caddy_takes_its_file() -> None:
 
 
 def test_systemd_takes_the_unit_and_finds_it_safe(tmp_path: Path) -> None:
-    """Where it is there at all: containers and other systems have none."""
     program = shutil.which("systemd-analyze")
     if program is None:
-        return
+        pytest.skip("there is no systemd here, as in most containers")
     unit = tmp_path / UNIT.name
     unit.write_text(UNIT.read_text().replace("/usr/local/bin/latchkey", "/bin/true"))
     said = subprocess.run([program, "verify", "--man=no", unit], capture_output=True, text=True)

@@ -281,7 +281,7 @@ def fill_demo(password_stdin: bool, again: bool) -> None:
     bearer = f"Authorization: Bearer {made.secret}"
     click.echo(f'A key to try:\n  curl -H "{bearer}" {config.base_url}/api/v1/whoami\n')
     if not again:
-        click.echo("Next: python -m console serve, with the same settings.")
+        click.echo("Next: the command serve, with the same settings.")
 
 
 def _print_sign_in(config: Config, password: str) -> None:

@@ -421,7 +421,7 @@ def few_requests(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_demo_prints_how_to_sign_in_and_a_key_to_try(run: Run) -> None:
     said = run("demo").said
     assert said.startswith("The demo is ready: 3 projects, 46 keys and ")
-    assert said.endswith("Next: python -m console serve, with the same settings.\n")
+    assert said.endswith("Next: the command serve, with the same settings.\n")
     email, password = re.findall(r"^(?:Email|Password): +(\S+)$", said, re.MULTILINE)
     assert signin.with_password(email, password, ip=None)[1].is_owner
     (secret,) = re.findall(r"Bearer (\S+)\"", said)

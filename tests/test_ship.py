@@ -132,12 +132,6 @@ def test_what_compose_refers_to_is_there(name: str) -> None:
             assert how == {"condition": "service_healthy"}
 
 
-def test_no_two_processes_share_a_journal() -> None:
-    services = composed("compose.postgres.yaml")["services"].values()
-    volumes = [one["volumes"] for one in services if "build" in one]
-    assert len(volumes) == len({str(one) for one in volumes}) > 1
-
-
 @pytest.mark.parametrize("name", COMPOSED)
 def test_latchkey_has_the_time_to_finish_what_is_under_way(name: str) -> None:
     ours = [one for one in composed(name)["services"].values() if "build" in one]

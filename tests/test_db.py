@@ -18,7 +18,9 @@ from playhouse.migrations import Runner
 from config import Config
 from console import chain, db
 from console.models import TABLES, Key, Link, Membership, Person, Project, Secret, Session
-from tests.conftest import TEST_DATABASE_URL, MakeKey, at_once
+from tests import databases
+from tests.conftest import MakeKey, at_once
+from tests.databases import TEST_DATABASE_URL
 from tests.server import ROOT
 
 MakeDatabase = Callable[[], str]
@@ -35,22 +37,14 @@ def make_database(tmp_path: Path) -> Iterator[MakeDatabase]:
         if not TEST_DATABASE_URL:
             made.append(name)
             return f"sqlite:///{tmp_path}/{name}.db"
-        name = f"{TEST_DATABASE_URL.rpartition('/')[2]}_{name}"
-        made.append(name)
-        _on_server(f'drop database if exists "{name}"')
-        _on_server(f'create database "{name}"')
-        return f"{TEST_DATABASE_URL.rpartition('/')[0]}/{name}"
+        made.append(databases.another_url(name))
+        databases.make_database(made[-1])
+        return made[-1]
 
     yield make
     db.close()
-    for name in made if TEST_DATABASE_URL else ():
-        _on_server(f'drop database "{name}"')
-
-
-def _on_server(statement: str) -> None:
-    server = peewee.PostgresqlDatabase(TEST_DATABASE_URL, prefer_psycopg3=True)
-    server.execute_sql(statement)
-    server.close()
+    for url in made if TEST_DATABASE_URL else ():
+        databases.drop_database(url)
 
 
 # --- schema ---------------------------------------------------------------------------------
@@ -394,7 +388,8 @@ def test_a_connection_that_the_server_ended_is_opened_anew(app: Flask) -> None:
 
 
 def end_connection() -> None:
-    _on_server(f"select pg_terminate_backend({db.handle.connection().info.backend_pid})")
+    number = db.handle.connection().info.backend_pid
+    databases.ask(TEST_DATABASE_URL, f"select pg_terminate_backend({number})")
 
 
 def test_a_probe_fails_where_a_write_would(app: Flask) -> None:

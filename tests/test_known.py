@@ -18,7 +18,7 @@ from tests.conftest import TEST_DATABASE_URL, MakeKey, checked
 from tests.server import ROOT
 
 sqlite_only = pytest.mark.skipif(
-    TEST_DATABASE_URL is not None, reason="on PostgreSQL each check looks the key up"
+    bool(TEST_DATABASE_URL), reason="on PostgreSQL each check looks the key up"
 )
 
 

@@ -410,8 +410,15 @@ def world(whole: World) -> Iterator[World]:
         journal.settle()
 
 
+@pytest.fixture
+def new_world(app: Flask) -> Iterator[World]:
+    """For the tests of other files."""
+    yield World(app)
+    journal.settle()
+
+
 def prepared(world: World, operation: Operation) -> dict[str, str]:
-    return made_ready(operation, world.here)
+    return made_ready(operation, world.project())
 
 
 def made_ready(operation: Operation, ids: dict[str, str]) -> dict[str, str]:
@@ -479,7 +486,7 @@ def test_a_form_is_shown_to_whoever_may_send_it(
     if shape("GET", path) in {shape(*one.browser) for one in OPERATIONS if one.browser}:
         return  # a line of its own
     shown = Operation(operation.name, ("GET", path), None, {}, "")
-    ids = prepared(world, operation)
+    ids = made_ready(operation, world.here)
     for who in PEOPLE:
         answer = world.submit(shown, ids, who)
         if operation.name in WITHOUT_A_FORM:
@@ -514,7 +521,7 @@ def test_keys_may_do_what_the_table_says(world: World, operation: Operation) -> 
 @pytest.mark.parametrize("operation", OF_KEYS, ids=str)
 def test_a_key_is_nobody_in_another_project(world: World, operation: Operation) -> None:
     elsewhere = world.holder(world.there["slug"], "admin:*")
-    ids = prepared(world, operation)
+    ids = made_ready(operation, world.here)
     found = word(world.send(operation, ids, token=elsewhere))
     is_about_the_project = operation.people[NO_ROLE] == NOT_THERE
     assert found == NOT_THERE if is_about_the_project else found in (YES, REFUSED)
@@ -524,7 +531,7 @@ def test_a_key_is_nobody_in_another_project(world: World, operation: Operation) 
 def test_without_a_credential_nothing_is_done(
     world: World, client: FlaskClient, operation: Operation
 ) -> None:
-    ids = prepared(world, operation)
+    ids = made_ready(operation, world.here)
     if operation.browser:
         answer = world.submit(operation, ids, "", client=client)
         assert (answer.status_code, answer.headers["Location"].partition("?")[0]) == (303, "/login")
@@ -567,7 +574,7 @@ def test_what_is_not_theirs_is_not_there(
     world: World, monkeypatch: pytest.MonkeyPatch, operation: Operation, name: str
 ) -> None:
     """The same body and the same statements for a foreign id as for one that does not exist."""
-    here, there = prepared(world, operation), made_ready(operation, world.there)
+    here, there = made_ready(operation, world.here), made_ready(operation, world.there)
     admin = world.actors[ADMIN_ROLE]
     Membership.delete().where(
         Membership.person == admin.id,
@@ -594,7 +601,7 @@ def test_what_is_anothers_is_not_there_for_a_member(
     world: World, monkeypatch: pytest.MonkeyPatch, operation: Operation
 ) -> None:
     """In their own project, too; the ids in bodies included."""
-    ids = prepared(world, operation)
+    ids = made_ready(operation, world.here)
     missing = {"key": "key_missing", "entry": "999999", "alert": "alr_missing"}
     for send, at in ((world.submit, operation.browser), (world.send, operation.api)):
         if at is None:
@@ -624,7 +631,7 @@ def test_what_is_anothers_is_not_there_for_a_member(
 def test_what_is_in_another_project_is_not_there_for_a_key(
     world: World, operation: Operation, name: str
 ) -> None:
-    here, there = prepared(world, operation), made_ready(operation, world.there)
+    here, there = made_ready(operation, world.here), made_ready(operation, world.there)
     secret = world.holder(here["slug"], operation.key)
     told = []
     for foreign in (there[name], f"{name}_missing"):

@@ -1,5 +1,7 @@
 """What the tests share: an installation on a temporary database, people, a clock, real servers."""
 
+import gc
+import gzip
 import os
 import shutil
 import sys
@@ -7,18 +9,19 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
-import peewee
 import pyotp
 import pytest
 import redis
 from flask import Flask
 from flask.testing import FlaskClient
 from jinja2 import FileSystemBytecodeCache
+from werkzeug.routing import Rule
 from werkzeug.test import TestResponse
 
 import config as settings
@@ -48,14 +51,50 @@ from console.alerts import Finding
 from console.errors import Refused
 from console.invitations import Sent
 from console.models import TABLES, Alert, Change, Key, Membership, Person, Project
+from console.web import static
+from tests import databases
+from tests.databases import TEST_DATABASE_URL, own_database, why_not
 from tests.server import RunningServer
 
 T = TypeVar("T")
 PASSWORD = "correct horse battery"
 V1 = "/api/v1"
 PROBLEM_FIELDS = {"type", "title", "status", "code", "detail", "request_id"}
-# Another database for the whole suite: TEST_DATABASE_URL=postgresql://… make test
-TEST_DATABASE_URL = os.environ.get("TEST_DATABASE_URL")
+# In the order in which rows may go; on PostgreSQL alone, where Change is not used.
+EMPTIED = [table._meta.table_name for table in reversed(TABLES) if table is not Change]
+EMPTY = f"""
+do $$
+declare name text;
+begin
+  foreach name in array array{EMPTIED} loop
+    execute 'delete from ' || quote_ident(name);
+  end loop;
+  perform setval(seqrelid::regclass, 1, false) from pg_sequence
+    where pg_sequence_last_value(seqrelid) is not null;
+end $$"""
+
+
+def pytest_configure() -> None:
+    """Without the PostgreSQL that is named all is skipped, or fails where nothing may be."""
+    if TEST_DATABASE_URL and (reason := why_not()):
+        code = pytest.ExitCode.USAGE_ERROR if os.environ.get("TESTS_SKIP_NOTHING") else 0
+        pytest.exit(f"Nothing was tested on PostgreSQL: {reason}", returncode=code)
+
+
+def pytest_collection_finish() -> None:
+    """What is there by now stays: that it is looked through for garbage again and again costs a
+    tenth of all time."""
+    gc.collect()
+    gc.freeze()
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """What is a matter of the other kind of database alone is not run, and not called skipped."""
+    other = "sqlite" if TEST_DATABASE_URL else "postgresql"
+    left_out = [item for item in items if item.get_closest_marker(other)]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if not item.get_closest_marker(other)]
 
 
 def need(program: str, install: str = "") -> str:
@@ -85,13 +124,42 @@ def _cheap_passwords() -> None:
     passwords.hasher.update(argon2__memory_cost=8, argon2__time_cost=1)
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _addresses_compiled_once() -> Iterator[None]:
+    """What builds the addresses of a route is made of its rule alone; each application would
+    compile all of them anew, nine tenths of the time that it takes to make one."""
+    compiled: dict[Any, Any] = {}
+    compile_builder = Rule._compile_builder
+
+    def once(rule: Rule, append_unknown: bool = True) -> Any:
+        made_of = (rule.rule, tuple(rule._trace), repr(rule.defaults), append_unknown)
+        if made_of not in compiled:
+            compiled[made_of] = compile_builder(rule, append_unknown)
+        return compiled[made_of]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Rule, "_compile_builder", once)
+        patch.setattr(static.gzip, "compress", cache(gzip.compress))
+        yield
+
+
 @pytest.fixture
 def config(tmp_path: Path) -> Config:
     """The defaults, on a data directory of this test's own."""
-    environ = {"LATCHKEY_DATA_DIR": str(tmp_path / "data")}
+    return config_in(tmp_path)
+
+
+def config_in(directory: Path) -> Config:
+    environ = {"LATCHKEY_DATA_DIR": str(directory / "data")}
     if TEST_DATABASE_URL:
         environ["LATCHKEY_DATABASE_URL"] = TEST_DATABASE_URL
     return replace(settings.load(environ), secret_key="k" * 40)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _own_database() -> Iterator[None]:
+    with own_database() if TEST_DATABASE_URL else nullcontext():
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -117,6 +185,14 @@ def app(
     config: Config, migrated: Path | None, compiled: FileSystemBytecodeCache
 ) -> Iterator[Flask]:
     """The application; its database is empty but for the schema."""
+    with installation(config, migrated, compiled) as app:
+        yield app
+
+
+@contextmanager
+def installation(
+    config: Config, migrated: Path | None, compiled: FileSystemBytecodeCache
+) -> Iterator[Flask]:
     if migrated:
         config.data_dir.mkdir()
         shutil.copy(migrated, config.data_dir)
@@ -124,8 +200,7 @@ def app(
     app.config.update(TESTING=False, WTF_CSRF_ENABLED=False)
     app.jinja_env.bytecode_cache = compiled
     if not db.is_sqlite():
-        names = ", ".join(f'"{table._meta.table_name}"' for table in TABLES if table != Change)
-        db.handle.execute_sql(f"truncate {names} restart identity cascade")
+        db.handle.execute_sql(EMPTY)
         chain.begin()
         undivide()
     audit._attempts.clear()
@@ -169,22 +244,14 @@ def make_database(tmp_path: Path) -> Iterator[MakeDatabase]:
         if not TEST_DATABASE_URL:
             made.append(name)
             return f"sqlite:///{tmp_path}/{name}.db"
-        name = f"{TEST_DATABASE_URL.rpartition('/')[2]}_{name}"
-        made.append(name)
-        on_server(f'drop database if exists "{name}"')
-        on_server(f'create database "{name}"')
-        return f"{TEST_DATABASE_URL.rpartition('/')[0]}/{name}"
+        made.append(databases.another_url(name))
+        databases.make_database(made[-1])
+        return made[-1]
 
     yield make
     db.close()
-    for name in made if TEST_DATABASE_URL else ():
-        on_server(f'drop database "{name}"')
-
-
-def on_server(statement: str) -> None:
-    server = peewee.PostgresqlDatabase(TEST_DATABASE_URL, prefer_psycopg3=True)
-    server.execute_sql(statement)
-    server.close()
+    for url in made if TEST_DATABASE_URL else ():
+        databases.drop_database(url)
 
 
 class Clock:

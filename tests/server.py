@@ -10,7 +10,9 @@ import time
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
+
+from tests.databases import ask, database_of
 
 ROOT = Path(__file__).parent.parent
 START_SECONDS = 60
@@ -27,7 +29,8 @@ def free_port() -> int:
 
 
 class RunningServer:
-    """`python -m console serve` on a data directory; `url`, `setup_url`, `log` tell of it."""
+    """`python -m console serve` on a data directory, and a database of its own of the kind that the
+    tests run on; `url`, `setup_url`, `log` tell of it."""
 
     command: tuple[str, ...] = (sys.executable, "-m", "console")
     cwd = ROOT
@@ -35,6 +38,7 @@ class RunningServer:
 
     def __init__(self, data_dir: Path, **environ: str) -> None:
         self.data_dir = data_dir
+        self.database_url = environ.get("LATCHKEY_DATABASE_URL") or database_of(data_dir)
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.log_path = data_dir.with_name(data_dir.name + ".log")
@@ -42,6 +46,7 @@ class RunningServer:
         self.environ = {
             **clean,
             "LATCHKEY_DATA_DIR": str(data_dir),
+            "LATCHKEY_DATABASE_URL": self.database_url,
             "LATCHKEY_PORT": str(self.port),
             **environ,
         }
@@ -109,6 +114,10 @@ class RunningServer:
                 return str(found[-1])
             time.sleep(0.05)
         raise AssertionError(f"no set-up link was printed:\n{self.log}")
+
+    def query(self, statement: str) -> list[Any]:
+        """Asks its database, past Latchkey, or changes it."""
+        return ask(self.database_url, statement)
 
     def run(self, *arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
         """A command on the same data directory, beside the server."""

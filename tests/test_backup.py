@@ -28,10 +28,10 @@ from console.backup import BackupError
 from console.journal import Journal
 from console.models import Entry, Key, Project
 from console.secret import random_id
-from tests.conftest import TEST_DATABASE_URL, MakeKey
+from tests.conftest import MakeKey
 from tests.test_journal import kill
 
-pytestmark = pytest.mark.skipif(bool(TEST_DATABASE_URL), reason="these commands are SQLite's")
+pytestmark = pytest.mark.sqlite
 
 ORPHAN = "update secret set key_id = 'key_gone' where digest = (select min(digest) from secret)"
 OTHER_KEY = "o" * 40

@@ -32,7 +32,7 @@ from console.check import (
 from console.journal import JournalFull
 from console.limits import CountsUnavailable
 from console.models import TABLES, Entry, Key, LimitCount, Project
-from tests.conftest import TEST_DATABASE_URL, Clock, MakeKey, at_once, checked
+from tests.conftest import Clock, MakeKey, at_once, checked
 
 pytestmark = pytest.mark.usefixtures("clock")
 
@@ -417,7 +417,7 @@ def test_a_secret_is_never_in_an_entry(make_key: MakeKey) -> None:
     assert text[12:] not in str(list(Entry.select().tuples()))
 
 
-@pytest.mark.skipif(bool(TEST_DATABASE_URL), reason="on PostgreSQL it may be an imported one")
+@pytest.mark.sqlite  # on PostgreSQL it may be an imported one
 @pytest.mark.parametrize("text", [None, "", "x", "sk_live_" + "A" * 36])
 def test_a_malformed_key_asks_nothing_of_the_database(
     make_key: MakeKey, monkeypatch: pytest.MonkeyPatch, text: str | None

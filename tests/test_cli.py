@@ -6,7 +6,6 @@ import json
 import re
 import signal
 import socket
-import sqlite3
 import subprocess
 import sys
 import time
@@ -14,7 +13,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, closing
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -643,8 +642,7 @@ def test_what_was_only_counted_is_stored_at_the_end(server: RunningServer) -> No
     for _ in range(3):
         assert status_of(f"{server.url}/api/v1/whoami", "no key at all") == 401
     server.stop()
-    with closing(sqlite3.connect(server.data_dir / "latchkey.db")) as database:
-        counted = database.execute("select ip, code, count from attempt").fetchall()
+    counted = server.query("select ip, code, count from attempt")
     assert counted == [("127.0.0.1", "API_KEY_MALFORMED", 3)]
 
 

@@ -36,7 +36,7 @@ from tests.conftest import PASSWORD, bearer, need
 from tests.proxies import Answer, call
 from tests.server import ROOT, RunningServer, free_port
 
-pytestmark = pytest.mark.service
+pytestmark = [pytest.mark.service, pytest.mark.outside]
 
 CLIENTS = ROOT / "docs" / "clients"
 SHIPPED = ("latchkey.py", "latchkey_client.py", "latchkey.mjs")

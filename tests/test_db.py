@@ -18,7 +18,9 @@ from playhouse.migrations import Runner
 from config import Config
 from console import chain, db
 from console.models import TABLES, Key, Link, Membership, Person, Project, Secret, Session
-from tests.conftest import TEST_DATABASE_URL, MakeDatabase, MakeKey, at_once, on_server
+from tests import databases
+from tests.conftest import MakeDatabase, MakeKey, at_once
+from tests.databases import TEST_DATABASE_URL
 from tests.server import ROOT
 
 STARTERS = 10
@@ -368,7 +370,8 @@ def test_a_connection_that_the_server_ended_is_opened_anew(app: Flask) -> None:
 
 
 def end_connection() -> None:
-    on_server(f"select pg_terminate_backend({db.handle.connection().info.backend_pid})")
+    number = db.handle.connection().info.backend_pid
+    databases.ask(TEST_DATABASE_URL, f"select pg_terminate_backend({number})")
 
 
 def test_a_probe_fails_where_a_write_would(app: Flask) -> None:

@@ -1,6 +1,6 @@
 """What no example thought of: every call of the published description, with data that fits it and
 data that does not, alone and one after the other. FUZZ_CASES sets how many of each call (`make
-check`: 100), FUZZ_RANDOM=1 has others each time."""
+check`: 50), FUZZ_RANDOM=1 has others each time."""
 
 import os
 from collections.abc import Callable

@@ -231,7 +231,7 @@ def test_grace_ended_by_another_process_is_obeyed_by_the_very_next_check(
 ) -> None:
     server.run("create-project", "--slug", "shop")
     by = command_line()
-    db.open_database(f"sqlite:///{server.data_dir}/latchkey.db")
+    db.open_database(server.database_url)
     try:
         with Client(server) as client:
             for _ in range(10):

@@ -20,8 +20,8 @@ from tests.test_permission_table import (
     World,
     prepared,
     word,
-    world,
 )
+from tests.test_permission_table import new_world as world
 
 __all__ = ["world"]  # a fixture
 

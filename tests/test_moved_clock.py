@@ -8,7 +8,6 @@ import subprocess
 import time as wall
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import closing
 from datetime import UTC, datetime, timedelta, tzinfo
 from pathlib import Path
 from typing import Any, Self
@@ -16,18 +15,14 @@ from typing import Any, Self
 import pytest
 import requests
 import standardwebhooks.webhooks
-from peewee import sqlite3
 from standardwebhooks.webhooks import Webhook
 
-from tests.conftest import TEST_DATABASE_URL, bearer, need
+from tests.conftest import bearer, need
 from tests.mailbox import Mailbox
 from tests.receiver import Answer, Message, Receiver, drip, hang, reset
 from tests.server import RunningServer
 
-pytestmark = [
-    pytest.mark.service,
-    pytest.mark.skipif(bool(TEST_DATABASE_URL), reason="the server of these tests is on SQLite"),
-]
+pytestmark = pytest.mark.service
 
 OWNER, TEAM, PASSWORD = "ada@shop.example", "team@shop.example", "correct horse battery"
 # Daylight saving ends there on 4 April 2027, in the night of the 38th day.
@@ -66,10 +61,6 @@ class MovedServer(RunningServer):
         draft = self._file.with_suffix(".new")
         draft.write_text(f"{self.offset.total_seconds():+.3f}s\n")
         draft.replace(self._file)
-
-    def query(self, statement: str) -> list[Any]:
-        with closing(sqlite3.connect(self.data_dir / "latchkey.db")) as database:
-            return list(database.execute(statement).fetchall())
 
 
 def _libraries(waits: Path) -> str:

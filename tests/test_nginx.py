@@ -12,7 +12,7 @@ from tests.conftest import bearer
 from tests.proxies import SHIPPED, Backend, Site, call, proxying, serving
 from tests.server import RunningServer, free_port
 
-pytestmark = pytest.mark.service
+pytestmark = [pytest.mark.service, pytest.mark.outside]
 
 FORGED = "forged-by-the-client"
 

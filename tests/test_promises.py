@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any, Self
 
 import pytest
-from peewee import sqlite3
 
 from console.journal import DIRECTORY
+from tests.databases import TEST_DATABASE_URL, connect
 from tests.server import RunningServer
 
 pytestmark = pytest.mark.service
@@ -106,22 +106,19 @@ def test_kill_9_loses_no_answered_check_and_miscounts_none(
             assert found
             answered += found
             server.start()
-    with closing(sqlite3.connect(tmp_path / "data" / "latchkey.db")) as database:
-
-        def ask(sql: str) -> Any:
-            return database.execute(sql).fetchall()
-
-        stored = [row[0] for row in ask("select request_id from entry")]
-        assert set(answered) <= set(stored)
-        assert len(stored) == len(set(stored))
-        by_key = dict(ask("select key_id, count(*) from entry group by 1"))
-        assert dict(ask("select id, requests_total from key where requests_total > 0")) == by_key
-        for unit in ("hour", "day", "month"):
-            counted = ask(f"""select subject_id, sum(allowed + denied) from usage
-                              where unit = '{unit}' and subject_id like 'key_%' group by 1""")
-            assert dict(counted) == by_key
-        spent = ask("select spent from limit_count where window = 'month'")
-        assert spent == [(by_key[key["id"]],)]
+    ask = server.query
+    stored = [row[0] for row in ask("select request_id from entry")]
+    assert set(answered) <= set(stored)
+    assert len(stored) == len(set(stored))
+    by_key = dict(ask("select key_id, count(*) from entry group by 1"))
+    assert dict(ask("select id, requests_total from key where requests_total > 0")) == by_key
+    for unit in ("hour", "day", "month"):
+        counted = ask(f"""select subject_id, sum(allowed + denied) from usage
+                          where unit = '{unit}' and subject_id like 'key_%' group by 1""")
+        assert dict(counted) == by_key
+    spent = ask("""select spent from limit_count where "window" = 'month'""")
+    assert spent == [(by_key[key["id"]],)]
+    if not TEST_DATABASE_URL:
         assert ask("pragma integrity_check") == [("ok",)]
     assert list((tmp_path / "data" / DIRECTORY).iterdir()) == []
 
@@ -192,27 +189,32 @@ def test_the_log_shows_an_entry_within_a_second_and_to_its_own_process_at_once(
         assert "/at-once" in [entry["endpoint"] for entry in newest]
         client.check(secret, "/soon")
     deadline = time.monotonic() + 30
-    with closing(sqlite3.connect(server.data_dir / "latchkey.db")) as database:
-        found: list[Any] = []
-        while not found and time.monotonic() < deadline:
-            time.sleep(0.01)
-            found = database.execute("select 1 from entry where endpoint = '/soon'").fetchall()
+    found: list[Any] = []
+    while not found and time.monotonic() < deadline:
+        time.sleep(0.01)
+        found = server.query("select 1 from entry where endpoint = '/soon'")
     assert found == [(1,)]
+
+
+@contextmanager
+def held(server: RunningServer) -> Iterator[Any]:
+    """A connection that lets nobody else write an entry until it rolls back."""
+    with closing(connect(server.database_url)) as other:
+        other.execute("lock table entry" if TEST_DATABASE_URL else "begin immediate")
+        yield other
 
 
 def test_checks_go_on_while_another_process_holds_the_database(server: RunningServer) -> None:
     """And their entries are stored when it lets go."""
     server.run("create-project", "--slug", "shop")
     secret = make_key(server)
-    path = server.data_dir / "latchkey.db"
-    with closing(sqlite3.connect(path, isolation_level=None)) as other, Client(server) as client:
-        other.execute("begin immediate")
+    with held(server) as other, Client(server) as client:
         answered = [client.check(secret) for _ in range(50)]
-        other.execute("rollback")
+        assert other.execute("select request_id from entry").fetchall() == []
+        other.rollback()
     assert [status for status, _, _ in answered] == [200] * 50
     server.stop()
-    with closing(sqlite3.connect(path)) as database:
-        stored = {row[0] for row in database.execute("select request_id from entry")}
+    stored = {row[0] for row in server.query("select request_id from entry")}
     assert stored == {request_id for _, _, request_id in answered}
 
 
@@ -221,18 +223,16 @@ def test_what_a_killed_process_left_behind_is_stored_by_the_one_beside_it(
 ) -> None:
     server.run("create-project", "--slug", "shop")
     secret = make_key(server)
-    path = server.data_dir / "latchkey.db"
     with RunningServer(server.data_dir) as beside, Client(server) as client:
         with Client(beside) as other:
             other.check(secret)  # it has begun its journal
-        with closing(sqlite3.connect(path, isolation_level=None)) as database:
-            database.execute("begin immediate")
+        with held(server) as database:
             answered = {client.check(secret)[2] for _ in range(20)}
             server.kill()
-            database.execute("rollback")
-            deadline = time.monotonic() + 60
-            stored: set[str] = set()
-            while not answered <= stored:
-                assert time.monotonic() < deadline
-                time.sleep(0.1)
-                stored = {row[0] for row in database.execute("select request_id from entry")}
+            database.rollback()
+        deadline = time.monotonic() + 60
+        stored: set[str] = set()
+        while not answered <= stored:
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+            stored = {row[0] for row in server.query("select request_id from entry")}

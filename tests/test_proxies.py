@@ -13,12 +13,11 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, closing
+from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from peewee import sqlite3
 
 from tests.conftest import bearer, need
 from tests.proxies import (
@@ -38,7 +37,7 @@ from tests.proxies import (
 )
 from tests.server import RunningServer
 
-pytestmark = pytest.mark.service
+pytestmark = [pytest.mark.service, pytest.mark.outside]
 
 # A machine's second loopback address: a client that is not itself a trusted proxy.
 CLIENT = "127.0.0.2"
@@ -217,12 +216,11 @@ def test_a_key_without_limits_brings_no_rate_headers(site: Site) -> None:
 
 def test_a_failing_database_reaches_the_client_as_503(site: Site, proxy: Proxy) -> None:
     key = site.make_key()  # one that no check has remembered yet
-    with closing(sqlite3.connect(site.latchkey.data_dir / "latchkey.db")) as database:
-        database.execute('ALTER TABLE "secret" RENAME TO "hidden"')
-        try:
-            answer = site.get(headers=bearer(key["key"]))
-        finally:
-            database.execute('ALTER TABLE "hidden" RENAME TO "secret"')
+    site.latchkey.query('ALTER TABLE "secret" RENAME TO "hidden"')
+    try:
+        answer = site.get(headers=bearer(key["key"]))
+    finally:
+        site.latchkey.query('ALTER TABLE "hidden" RENAME TO "secret"')
     assert (answer.status, answer.problem["code"]) == (503, "UNAVAILABLE")
     assert answer.headers.get_all("Retry-After") == ["1"]
     # Latchkey's own answer, for which the proxy waited; Envoy writes one instead.

@@ -243,6 +243,7 @@ def wrong(site: Site) -> dict[str, str]:
 
 
 @pytest.mark.service
+@pytest.mark.outside
 @pytest.mark.parametrize("name", PROXIES)
 def test_a_real_proxy_runs_what_is_to_be_pasted(
     name: str, site: Site, wrong: dict[str, str], tmp_path: Path
@@ -273,6 +274,7 @@ def test_a_real_proxy_runs_what_is_to_be_pasted(
 
 
 @pytest.mark.service
+@pytest.mark.outside
 @pytest.mark.parametrize("name", PROXIES)
 def test_a_real_proxy_asks_the_routes_where_no_permission_is_named(
     name: str, site: Site, tmp_path: Path

@@ -19,8 +19,8 @@ from tests.test_permission_table import (
     Operation,
     World,
     prepared,
-    world,
 )
+from tests.test_permission_table import new_world as world
 
 __all__ = ["world"]  # a fixture
 

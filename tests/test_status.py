@@ -243,11 +243,10 @@ def asked(app: Flask, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[st
         yield run
 
 
+@pytest.mark.sqlite  # the plan is its own
 def test_every_number_is_asked_by_an_index_and_within_bounds(
     owner: Actor, asked: list[tuple[str, Any]]
 ) -> None:
-    if not db.is_sqlite():
-        pytest.skip("the plan is SQLite's")
     asked.clear()
     status.look(by=owner)
     status.open_alerts()

@@ -18,7 +18,6 @@ import pytest
 import standardwebhooks.webhooks
 from flask import Flask
 from flask.testing import FlaskClient
-from peewee import sqlite3
 
 from config import Config, Networks
 from console import activity, db, keys, outbound, outbox, webhooks, worker
@@ -29,7 +28,6 @@ from console.models import DELIVERED, FAILED, PENDING, Delivery, Event, Project,
 from console.outbound import Outcome
 from console.worker import Worker
 from tests.conftest import (
-    TEST_DATABASE_URL,
     Call,
     Clock,
     MakeKey,
@@ -1070,8 +1068,6 @@ def test_what_is_long_done_is_pruned_and_nothing_else(
 
 # --- a process that is killed -----------------------------------------------------------------
 
-only_sqlite = pytest.mark.skipif(bool(TEST_DATABASE_URL), reason="looks into SQLite's file")
-
 
 def serve(data_dir: Path) -> tuple[RunningServer, str]:
     """A server, started, in which a key may do everything; the key's secret."""
@@ -1081,13 +1077,11 @@ def serve(data_dir: Path) -> tuple[RunningServer, str]:
     return server, make_key_of(server, "--permission", "admin:*")
 
 
-def let_leases_pass(data_dir: Path) -> None:
-    with closing(sqlite3.connect(data_dir / "latchkey.db")) as database, database:
-        database.execute("update webhook set leased_until = 0")
+def let_leases_pass(server: RunningServer) -> None:
+    server.query("update webhook set leased_until = 0")
 
 
 @pytest.mark.service
-@only_sqlite
 def test_kill_9_loses_no_message_and_repeats_under_the_same_id(tmp_path: Path) -> None:
     server, secret = serve(tmp_path / "data")
     made: list[str] = []
@@ -1101,7 +1095,7 @@ def test_kill_9_loses_no_message_and_repeats_under_the_same_id(tmp_path: Path) -
                     if len(made) >= 15:
                         break
             server.kill()
-            let_leases_pass(tmp_path / "data")
+            let_leases_pass(server)
             server.start()
         made.append(_made_while_nobody_delivers(server))
         deadline = wall.monotonic() + WAIT_SECONDS
@@ -1130,17 +1124,14 @@ class _Stopped:
 def _made_while_nobody_delivers(server: RunningServer) -> str:
     """The id of a key that the command line makes while no server runs; then it runs again."""
     server.kill()
-    let_leases_pass(server.data_dir)
+    let_leases_pass(server)
     make_key_of(server)
-    with closing(sqlite3.connect(server.data_dir / "latchkey.db")) as database:
-        newest = "select id from key order by created_at desc limit 1"
-        key_id = str(database.execute(newest).fetchone()[0])
+    [(key_id,)] = server.query("select id from key order by created_at desc limit 1")
     server.start()
-    return key_id
+    return str(key_id)
 
 
 @pytest.mark.service
-@only_sqlite
 def test_a_message_under_way_when_the_process_is_killed_comes_again(tmp_path: Path) -> None:
     server, secret = serve(tmp_path / "data")
     with Receiver(hang, 200) as receiver, server_stopped(server):
@@ -1149,7 +1140,7 @@ def test_a_message_under_way_when_the_process_is_killed_comes_again(tmp_path: Pa
             client.call("POST", "/api-keys", secret, {"name": "CI"})
         receiver.wait_for(1)
         server.kill()
-        let_leases_pass(tmp_path / "data")
+        let_leases_pass(server)
         server.start()
         first, second = receiver.wait_for(2)
     assert first.headers["webhook-id"] == second.headers["webhook-id"]

@@ -26,7 +26,7 @@ from peewee import sqlite3
 from config import Config
 from console import backup, create_app, db, projects
 from console.actor import Actor, command_line
-from tests.conftest import TEST_DATABASE_URL, MakeKey
+from tests.conftest import MakeKey
 from tests.faults import dying
 from tests.server import ROOT, RunningServer
 from tests.test_backup import checked, die, stop, tree
@@ -34,7 +34,7 @@ from tests.test_promises import Client
 
 pytestmark = [
     pytest.mark.service,
-    pytest.mark.skipif(bool(TEST_DATABASE_URL), reason="these commands are SQLite's"),
+    pytest.mark.sqlite,
 ]
 
 IS_LONG = os.environ.get("FAULTS") == "long"

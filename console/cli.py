@@ -1,7 +1,6 @@
 """The command line: `python -m console COMMAND`. Parses and prints; the domain does the work."""
 
 import json
-import logging
 import os
 import sys
 from pathlib import Path
@@ -31,6 +30,7 @@ from console import (
     key_list,
     keys,
     links,
+    logs,
     move,
     open_journal,
     people,
@@ -49,9 +49,8 @@ FAILED, MISCONFIGURED, INTERRUPTED = 1, 2, 130
 
 def main() -> None:
     """Runs a command; whatever goes wrong is one line on stderr that says what to do."""
-    logging.basicConfig(
-        level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s %(message)s"
-    )
+    logs.set_up()
+    logs.hear_everything()
     try:
         cli(standalone_mode=False)
     except click.exceptions.Abort:
@@ -460,4 +459,6 @@ def _config(**overrides: str | None) -> Config:
     for name, value in _given(**overrides).items():
         environ.pop(f"{settings.PREFIX}{name}_FILE", None)
         environ[settings.PREFIX + name] = value
-    return settings.load(environ)
+    config = settings.load(environ)
+    logs.set_up(config.log_format, config.log_level)
+    return config

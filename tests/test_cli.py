@@ -69,6 +69,7 @@ def run(
     """`run("create-key", "--project", "shop", …, stdin="")` on this test's installation."""
     monkeypatch.setenv("LATCHKEY_DATA_DIR", str(config.data_dir))
     monkeypatch.setenv("LATCHKEY_DATABASE_URL", config.database_url)
+    monkeypatch.setenv("LATCHKEY_SECRET_KEY", config.secret_key)
 
     def run(*arguments: str, stdin: bytes = b"") -> Ran:
         monkeypatch.setattr(sys, "argv", ["latchkey", *arguments])

@@ -25,6 +25,7 @@ from console import (
     doctor,
     first_owner,
     in_use,
+    healthcheck,
     invitations,
     journal,
     key_list,
@@ -441,6 +442,18 @@ def run_doctor() -> None:
     if not findings:
         click.echo("Nothing to mend.")
     sys.exit(FAILED if findings else 0)
+
+
+@cli.command("healthcheck")
+@click.option(
+    "--live", is_flag=True, help="ask whether the process lives, not whether it can write"
+)
+def run_healthcheck(live: bool) -> None:
+    """Ask this machine's server how it does; exit 1 when it is not well."""
+    try:
+        click.echo(healthcheck.ask(_config(), live=live))
+    except (ConfigError, healthcheck.Unwell) as error:
+        _fail(str(error), FAILED)
 
 
 def _given(**fields: Any) -> dict[str, Any]:

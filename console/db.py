@@ -44,6 +44,7 @@ PATIENCE = {
 }
 WAL_SIZE_LIMIT = 64 * 1024 * 1024
 CHANGES_SUFFIX = "-changes"
+FILE_ENDS = ("", "-wal", "-shm", CHANGES_SUFFIX)  # of SQLite's file, and of those beside it
 SQLITE_OLDEST = (3, 35, 0)
 
 # Two connections that write or checkpoint in the same instant could corrupt the file.

@@ -30,15 +30,15 @@ def ask(config: Config, *, live: bool = False) -> str:
     try:
         connection.request("GET", "/healthz" if live else "/readyz")
         answer = connection.getresponse()
-        said = _words(answer.read(ANSWER_MAX_BYTES)) or f"answered {answer.status}"
+        said = _words(answer.read(ANSWER_MAX_BYTES))
     except (OSError, http.client.HTTPException) as error:
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         raise Unwell(f"{where} does not answer: {reason}") from None
     finally:
         end.cancel()
         connection.close()
-    if answer.status != 200:
-        raise Unwell(f"{where}: {said}")
+    if answer.status != 200 or not said:
+        raise Unwell(f"{where}: {said or f'somebody else answers, with {answer.status}'}")
     return said
 
 

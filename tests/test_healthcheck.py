@@ -72,8 +72,9 @@ def test_who_is_well_says_so(answer: bytes, words: str) -> None:
             saying("503 No", '{"status": "unavailable", "reason": "no disk"}'),
             "unavailable: no disk",
         ),
-        (saying("404 No", "<html>"), "answered 404"),
-        (saying("500 No", "[1]"), "answered 500"),
+        (saying("404 No", "<html>"), "somebody else answers, with 404"),
+        (saying("500 No", "[1]"), "somebody else answers, with 500"),
+        (saying("200 OK", "{}"), "somebody else answers, with 200"),
         (b"SSH-2.0-OpenSSH\r\n", "does not answer: SSH-2.0-OpenSSH"),
     ],
 )

@@ -42,6 +42,7 @@ def log(capsys: pytest.CaptureFixture[str]) -> Iterator[Callable[..., str]]:
         written.append(err)
         return "".join(written)
 
+    logs.request_id.set("")
     yield set_up_or_read
     logs.set_up()
 
@@ -142,6 +143,15 @@ def test_a_line_names_the_request_that_it_is_of(
     found = objects(log())
     assert [one["message"] for one in found] == ["on the way", "a request failed"]
     assert {one["request_id"] for one in found} == {answer.headers["X-Request-Id"]}
+
+
+def test_what_comes_after_a_request_is_not_of_it(
+    log: Callable[..., str], client: FlaskClient
+) -> None:
+    log("json", "warning")
+    client.get("/login").close()
+    logging.getLogger("console.x").warning("later")
+    assert "request_id" not in objects(log())[0]
 
 
 def test_a_check_names_its_request(

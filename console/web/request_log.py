@@ -31,6 +31,7 @@ def _identify() -> None:
 
 def _note(response: Response) -> Response:
     response.headers.setdefault("X-Request-Id", g.request_id)
+    response.call_on_close(_forget)
     if log.isEnabledFor(logging.INFO):
         config = current_app.config["LATCHKEY"]
         facts = {
@@ -44,6 +45,11 @@ def _note(response: Response) -> Response:
         line = "{method} {path} {status} {milliseconds}ms {ip} {by}".format(**facts)
         log.info("%s", line, extra=logs.of(g.request_id, **facts))
     return response
+
+
+def _forget() -> None:
+    """The thread may go on to something else, by another server than ours in the same context."""
+    logs.request_id.set("")
 
 
 def _presented() -> str:

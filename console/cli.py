@@ -51,7 +51,6 @@ FAILED, MISCONFIGURED, INTERRUPTED = 1, 2, 130
 def main() -> None:
     """Runs a command; whatever goes wrong is one line on stderr that says what to do."""
     logs.set_up()
-    logs.hear_everything()
     try:
         cli(standalone_mode=False)
     except click.exceptions.Abort:

@@ -630,6 +630,7 @@ def test_the_request_under_way_is_answered_before_the_end(
         while idle.recv(4096):
             pass
         assert server.process.poll() is None
+        assert not is_listening(server.port)  # so whoever asks /readyz now learns of it
         under_way.sendall(body[5:])
         answer = b"".join(iter(lambda: under_way.recv(4096), b""))
     assert answer.startswith(b"HTTP/1.1 201 "), answer

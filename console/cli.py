@@ -1,7 +1,6 @@
 """The command line: `python -m console COMMAND`. Parses and prints; the domain does the work."""
 
 import json
-import logging
 import os
 import sys
 from pathlib import Path
@@ -25,12 +24,14 @@ from console import (
     demo,
     doctor,
     first_owner,
+    healthcheck,
     in_use,
     invitations,
     journal,
     key_list,
     keys,
     links,
+    logs,
     move,
     open_journal,
     people,
@@ -49,9 +50,7 @@ FAILED, MISCONFIGURED, INTERRUPTED = 1, 2, 130
 
 def main() -> None:
     """Runs a command; whatever goes wrong is one line on stderr that says what to do."""
-    logging.basicConfig(
-        level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s %(message)s"
-    )
+    logs.set_up()
     try:
         cli(standalone_mode=False)
     except click.exceptions.Abort:
@@ -444,6 +443,18 @@ def run_doctor() -> None:
     sys.exit(FAILED if findings else 0)
 
 
+@cli.command("healthcheck")
+@click.option(
+    "--live", is_flag=True, help="ask whether the process lives, not whether it can write"
+)
+def run_healthcheck(live: bool) -> None:
+    """Ask this machine's server how it does; exit 1 when it is not well."""
+    try:
+        click.echo(healthcheck.ask(_config(), live=live))
+    except (ConfigError, healthcheck.Unwell) as error:
+        _fail(str(error), FAILED)
+
+
 def _given(**fields: Any) -> dict[str, Any]:
     """What was typed, an empty text too: `--expires-in ""` is a mistake, not a key for ever."""
     return {name: value for name, value in fields.items() if value is not None}
@@ -460,4 +471,6 @@ def _config(**overrides: str | None) -> Config:
     for name, value in _given(**overrides).items():
         environ.pop(f"{settings.PREFIX}{name}_FILE", None)
         environ[settings.PREFIX + name] = value
-    return settings.load(environ)
+    config = settings.load(environ)
+    logs.set_up(config.log_format, config.log_level)
+    return config

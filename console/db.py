@@ -44,6 +44,7 @@ PATIENCE = {
 }
 WAL_SIZE_LIMIT = 64 * 1024 * 1024
 CHANGES_SUFFIX = "-changes"
+FILE_ENDS = ("", "-wal", "-shm", CHANGES_SUFFIX)  # of SQLite's file, and of those beside it
 SQLITE_OLDEST = (3, 35, 0)
 
 # Two connections that write or checkpoint in the same instant could corrupt the file.
@@ -441,7 +442,7 @@ def migrate(lock_file: Path) -> list[str]:
     """
     runner = Runner(handle.obj, str(MIGRATIONS))
     with _migration_lock(lock_file):
-        unknown = sorted(set(runner.applied()) - {step.name for step in runner.migrations()})
+        _, unknown = steps()
         if unknown:
             raise NewerSchema(
                 f"the database was written by a newer version (it has {', '.join(unknown)}): "
@@ -470,6 +471,26 @@ def has_wal_reset_bug(version: Sequence[int]) -> bool:
     version = tuple(version)
     fixed = any(version[:2] == f[:2] and version >= f for f in WAL_RESET_FIXED)
     return first <= version <= last and not fixed
+
+
+def server_version() -> str:
+    """PostgreSQL's, such as 15.4."""
+    [(text,)] = handle.execute_sql("show server_version")
+    return str(text).partition(" ")[0]
+
+
+def server_size() -> int:
+    """Bytes of the present database on PostgreSQL."""
+    [(size,)] = handle.execute_sql("select pg_database_size(current_database())")
+    return int(size)
+
+
+def steps() -> tuple[list[str], list[str]]:
+    """The schema's steps that are still to be taken, and those that this version does not know.
+    Changes nothing."""
+    runner = Runner(handle.obj, str(MIGRATIONS))
+    taken, known = set(runner.applied()), [step.name for step in runner.migrations()]
+    return [name for name in known if name not in taken], sorted(taken - set(known))
 
 
 def sqlite_version() -> tuple[int, ...]:

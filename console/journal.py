@@ -106,17 +106,17 @@ class _File:
         self.map[self.written : end] = framed
         self.written = end
 
-    def store_batch(self, store: Store) -> bool:
-        """Stores some of what is not stored yet; False when there is nothing."""
+    def store_batch(self, store: Store) -> int:
+        """Stores some of what is not stored yet; how many records that was."""
         data = self.map[self.drained : min(self.written, self.drained + BATCH_BYTES)]
         size = data.rfind(END) + 1
         if size == 0:
-            return False
+            return 0
         with db.write():
             store(_array(data[:size]))
             self._note(self.drained + size)
         self.drained += size
-        return True
+        return data.count(START, 0, size)
 
     def store_all(self, store: Store) -> None:
         """Stores what a process that is gone left, but for what the end of it has spoilt."""
@@ -222,7 +222,7 @@ class Journal:
         """Also after a fork: files, locks and thread are the parent's."""
         self._files: list[_File] = []  # the last one is written, all are drained
         self._spare: _File | None = None  # made beforehand, for that takes a few milliseconds
-        self._appended = self._synced_to = 0  # records, since the start
+        self._appended = self._synced_to = self._stored = 0  # records, since the start
         self._writing, self._syncing = threading.Lock(), threading.Lock()
         self._draining = threading.RLock()
         self._stopped = threading.Event()
@@ -316,6 +316,10 @@ class Journal:
         if self._has_news() and not db.handle.in_transaction():
             self._drain()
 
+    def waiting(self) -> int:
+        """How many records were appended and are not stored yet."""
+        return max(0, self._appended - self._stored)
+
     def _has_news(self) -> bool:
         return any(file.drained < file.written for file in self._files)
 
@@ -324,7 +328,7 @@ class Journal:
             for file in list(self._files):
                 goal = file.written
                 while file.drained < goal:
-                    file.store_batch(self._store)
+                    self._stored += file.store_batch(self._store)
                 if file is not self._files[-1]:
                     self._drop(file)
 
@@ -440,6 +444,25 @@ def settle() -> None:
     """Stores all that was appended before, so that a reader sees it; see Journal.settle."""
     if _journal is not None:
         _journal.settle()
+
+
+def waiting() -> int:
+    """How many records of this process are not stored yet."""
+    return 0 if _journal is None else _journal.waiting()
+
+
+def left_behind(data_dir: Path) -> int:
+    """How many files a process that is gone has left there, for the next start to store."""
+    return sum(map(_is_left_behind, (data_dir / DIRECTORY).glob(f"*{SUFFIX}")))
+
+
+def _is_left_behind(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            return os.fstat(file.fileno()).st_size > 0
+    except OSError:  # its process lives, or has just removed it
+        return False
 
 
 def close() -> None:

@@ -299,11 +299,10 @@ def test_postgresql_without_a_secret_key_in_the_settings(config: Config, owner: 
         assert doctor.examine(replace(config, secret_key="")) == []
 
 
+@pytest.mark.postgresql
 def test_a_postgresql_that_is_too_old(
     config: Config, owner: Actor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if db.is_sqlite():
-        pytest.skip("of PostgreSQL alone")
     monkeypatch.setattr(db, "server_version", lambda: "13.9")
     assert doctor.examine(config) == ["PostgreSQL 13.9 is no longer supported: use 14 or newer"]
 

@@ -31,6 +31,7 @@ T = TypeVar("T")
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 BUSY_TIMEOUT_SECONDS = 5
+BRIEFLY_SECONDS = 1.0  # for what can be left undone
 SHORT_WAIT_SECONDS = 0.05
 BUSY_RETRY_SECONDS = 0.02
 MIGRATION_LOCK = 0x1A7C4  # an advisory lock's number on PostgreSQL; any constant of ours
@@ -230,14 +231,16 @@ def let_go() -> None:
 
 
 @contextmanager
-def write(by: Actor | None = None) -> Iterator[None]:
+def write(by: Actor | None = None, *, wait_seconds: float | None = None) -> Iterator[None]:
     """One transaction. All of it is stored, or none. `by`, who acts in it, must still have what
     they came with (Actor.require_open).
 
     On SQLite the process's writers queue here, in order, instead of polling for the file lock;
-    none waits longer than it would for the file. Raises peewee.OperationalError then.
+    none waits longer for both than `wait_seconds`, else BUSY_TIMEOUT_SECONDS. Raises
+    peewee.OperationalError then.
     """
-    with _one_writer(), _last_things.done():
+    wait_seconds = BUSY_TIMEOUT_SECONDS if wait_seconds is None else wait_seconds
+    with _one_writer(wait_seconds), _last_things.done():
         if by is not None:
             _last_things.ask(by)
         yield
@@ -253,16 +256,16 @@ def do_last(work: Callable[[list[T]], None], thing: T) -> None:
 
 
 @contextmanager
-def _one_writer() -> Iterator[None]:
+def _one_writer(wait_seconds: float) -> Iterator[None]:
     if not is_sqlite():
         with handle.atomic():
             yield
         return
     began = time.monotonic()
-    if not _writer.acquire(timeout=BUSY_TIMEOUT_SECONDS):
+    if not _writer.acquire(timeout=wait_seconds):
         raise peewee.OperationalError("another writer holds the database")
     try:
-        with _waiting_at_most(BUSY_TIMEOUT_SECONDS - (time.monotonic() - began)), _counted():
+        with _waiting_at_most(wait_seconds - (time.monotonic() - began)), _counted():
             yield
     finally:
         _writer.release()
@@ -346,8 +349,13 @@ class _Changes:
     def __init__(self, path: str) -> None:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            if os.fstat(descriptor).st_size < self.BYTES:
-                os.ftruncate(descriptor, self.BYTES)
+            # Written, not only made so long: of bytes for which a full disk has no room, the first
+            # use of the memory would end the process. One at a time: nobody's flag is written over.
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            size = os.fstat(descriptor).st_size
+            if size < self.BYTES:
+                os.pwrite(descriptor, bytes(self.BYTES - size), size)
+            fcntl.flock(descriptor, fcntl.LOCK_UN)  # the map keeps the file open
             self._map = mmap.mmap(descriptor, self.BYTES)
             if max(self.FORM.unpack(self.read())) > self.ABSURD:  # it was damaged
                 self.FORM.pack_into(self._map, 0, 0, 0)

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import secrets
+import shutil
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -45,6 +46,7 @@ __version__ = "0.1.0"
 ROOT = Path(__file__).resolve().parent.parent
 SECRET_KEY_FILE = "secret_key"
 LOCK_FILE = "latchkey.lock"
+ROOM_BYTES = 64 * 1024  # less is no room for what SQLite puts beside its file
 
 
 def create_app(config: Config | None = None, *, in_background: bool = True) -> Flask:
@@ -112,8 +114,7 @@ def start(config: Config) -> Config:
         raise ConfigError(str(error)) from None
     except (peewee.OperationalError, OSError) as error:
         raise ConfigError(
-            f"the database cannot be opened: {error}; "
-            f"user {os.getuid()} must be able to write {config.data_dir} and what is in it"
+            f"the database cannot be opened: {error}; {_what_to_do(config.data_dir)}"
         ) from None
     projects.use_key_limit(config.key_limit)
     country.use_database(config.geoip_database)
@@ -128,6 +129,13 @@ def start(config: Config) -> Config:
     second_factor.use_secret_key(config.secret_key)
     sso.use(config)
     return config
+
+
+def _what_to_do(data_dir: Path) -> str:
+    """SQLite says of a full disk and of one that is no good the same."""
+    if shutil.disk_usage(data_dir).free < ROOM_BYTES:
+        return f"the disk of {data_dir} is full: make room"
+    return f"user {os.getuid()} must be able to write {data_dir} and what is in it"
 
 
 def _secret_key(data_dir: Path) -> str:

@@ -9,6 +9,7 @@ whenever the process dies. Knows nothing of what a record says. Framed as JSON t
 
 import fcntl
 import logging
+import math
 import mmap
 import os
 import secrets
@@ -39,6 +40,7 @@ FILES_MAX = 32
 DRAIN_SECONDS = 0.2
 TIDY_SECONDS = 1.0
 ADOPT_SECONDS = 5.0
+AGAIN_SECONDS = 5.0  # for which readers leave a database alone that took nothing
 DRAFT_SECONDS = 60  # a file takes milliseconds to be made
 
 Store = Callable[[str], None]
@@ -106,13 +108,13 @@ class _File:
         self.map[self.written : end] = framed
         self.written = end
 
-    def store_batch(self, store: Store) -> int:
+    def store_batch(self, store: Store, wait_seconds: float | None = None) -> int:
         """Stores some of what is not stored yet; how many records that was."""
         data = self.map[self.drained : min(self.written, self.drained + BATCH_BYTES)]
         size = data.rfind(END) + 1
         if size == 0:
             return 0
-        with db.write():
+        with db.write(wait_seconds=wait_seconds):
             store(_array(data[:size]))
             self._note(self.drained + size)
         self.drained += size
@@ -225,6 +227,7 @@ class Journal:
         self._appended = self._synced_to = self._stored = 0  # records, since the start
         self._writing, self._syncing = threading.Lock(), threading.Lock()
         self._draining = threading.RLock()
+        self._again_at = 0.0
         self._stopped = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -310,11 +313,31 @@ class Journal:
 
     # --- drain ------------------------------------------------------------------------------
 
-    def settle(self) -> None:
+    def settle(self, wait_seconds: float = db.BUSY_TIMEOUT_SECONDS) -> None:
         """Stores all that was appended before; inside a transaction it does nothing, for what that
         stored could be taken back. Raises PeeweeException."""
-        if self._has_news() and not db.handle.in_transaction():
-            self._drain()
+        if not self._has_news() or db.handle.in_transaction():
+            return
+        until = time.monotonic() + wait_seconds
+        if not self._draining.acquire(timeout=wait_seconds):
+            raise peewee.OperationalError("another thread waits to store entries")
+        try:
+            self._drain(until)
+        finally:
+            self._draining.release()
+
+    def catch_up(self) -> None:
+        """The same for who reads: where the database takes nothing now, they see what is stored.
+
+        They do not wait for long, and those that come after them not at all for a while.
+        """
+        if time.monotonic() < self._again_at:
+            return
+        try:
+            self.settle(db.BRIEFLY_SECONDS)
+        except peewee.PeeweeException:
+            log.warning("entries cannot be stored; what is shown may lack the last", exc_info=True)
+            self._again_at = time.monotonic() + AGAIN_SECONDS
 
     def waiting(self) -> int:
         """How many records were appended and are not stored yet."""
@@ -323,14 +346,15 @@ class Journal:
     def _has_news(self) -> bool:
         return any(file.drained < file.written for file in self._files)
 
-    def _drain(self) -> None:
-        with self._draining:
-            for file in list(self._files):
-                goal = file.written
-                while file.drained < goal:
-                    self._stored += file.store_batch(self._store)
-                if file is not self._files[-1]:
-                    self._drop(file)
+    def _drain(self, until: float) -> None:
+        """By who holds `_draining`; waits for other writers no longer than `until`."""
+        for file in list(self._files):
+            goal = file.written
+            while file.drained < goal:
+                left = max(0.0, until - time.monotonic())
+                self._stored += file.store_batch(self._store, min(left, db.BUSY_TIMEOUT_SECONDS))
+            if file is not self._files[-1]:
+                self._drop(file)
 
     def _prepare(self) -> None:
         """Makes the next file once the present one is half full."""
@@ -371,7 +395,7 @@ class Journal:
         if self._thread is not None:
             self._thread.join()
         with self._draining:
-            self._drain()
+            self._drain(math.inf)
             for file in list(self._files):
                 self._drop(file)
             if self._spare is not None:
@@ -441,9 +465,15 @@ def sync() -> None:
 
 
 def settle() -> None:
-    """Stores all that was appended before, so that a reader sees it; see Journal.settle."""
+    """Stores all that was appended before, for who decides by it; see Journal.settle."""
     if _journal is not None:
         _journal.settle()
+
+
+def catch_up() -> None:
+    """The same for who shows it, and can do without; see Journal.catch_up."""
+    if _journal is not None:
+        _journal.catch_up()
 
 
 def waiting() -> int:

@@ -213,7 +213,7 @@ def _note_seen(session: Session) -> None:
     if now - session.last_seen_at < SEEN_EVERY or time.monotonic() < _note_again_at:
         return
     try:
-        with db.write():
+        with db.write(wait_seconds=db.BRIEFLY_SECONDS):
             Session.update(last_seen_at=now).where(Session.id == session.id).execute()
     except peewee.PeeweeException:
         # The next requests do not wait, each as long again, for a database that takes no writes.

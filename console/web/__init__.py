@@ -1,12 +1,14 @@
 """The browser's door: pages, dialogs and fragments. Session and CSRF token; forms only POST."""
 
 import json
+from collections.abc import Sequence
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import peewee
 from flask import (
     Flask,
     Response,
@@ -182,16 +184,32 @@ def _context() -> dict[str, Any]:
     from console.web import theme
 
     me = None if g.get("is_broken") or not current_user.is_authenticated else actor()
+    alerts, mine = _around(me) if me and not is_htmx() else (0, [])
     return {
         "shell": "bare.html" if in_dialog() else "page.html",
         "me": me,
-        "open_alerts": open_alerts(by=me) if me and not is_htmx() else 0,
+        "open_alerts": alerts,
         "project": g.get("project"),
         "places": partial(_places, me) if me else None,
-        "my_projects": projects.visible(me) if me and not is_htmx() else [],
+        "my_projects": mine,
         "notices": _notices,
         "theme": theme.chosen(),
     }
+
+
+def _around(me: Actor) -> tuple[int, Sequence[Project]]:
+    """What stands around every page: how many alerts are open, and which projects there are.
+
+    The answer to a change does without where they cannot be read: it may show a secret that no
+    other will, and the change is made.
+    """
+    try:
+        return open_alerts(by=me), projects.visible(me)
+    except peewee.PeeweeException:
+        if request.method != "POST":
+            raise
+        current_app.logger.exception("request %s is answered without what is around", g.request_id)
+        return 0, []
 
 
 def _places(me: Actor, project: Project) -> list[tuple[str, str]]:

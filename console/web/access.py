@@ -4,6 +4,7 @@ import json
 import re
 from dataclasses import astuple
 
+import peewee
 from flask import (
     Blueprint,
     Response,
@@ -18,7 +19,7 @@ from flask import (
 from flask_login import current_user, login_user, logout_user
 from werkzeug.wrappers import Response as BaseResponse
 
-from console import first_owner, invitations, people, projects, sessions, signin
+from console import first_owner, invitations, people, projects, sessions, signin, wire
 from console.errors import Invalid, Limited, Refused, Unauthenticated, Unavailable
 from console.signin import CodeRequired, Pending
 from console.web import SignedIn, actor, anonymous, client_ip, invalid, known_browser
@@ -81,11 +82,13 @@ def join() -> Answer:
 
 
 def _enter_first(email: str, password: str, done: str) -> Answer:
-    """Signs in who has just come to be; where they have to wait for it, that is not undone."""
+    """Signs in who has just come to be; where they have to wait for it, that is not undone, and
+    their link leads nowhere by now."""
     try:
         return _enter(email, password)
-    except (Limited, Unavailable) as error:
-        flash(json.dumps({"words": f"{done} {error.message}"}))
+    except (Limited, Unavailable, peewee.PeeweeException) as error:
+        refused = wire.as_refused(error, g.request_id)
+        flash(json.dumps({"words": f"{done} {refused.message}"}))
         return redirect(url_for("access.log_in"), 303)
 
 

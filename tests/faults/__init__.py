@@ -1,0 +1,1 @@
+"""Latchkey under faults: see README.md."""

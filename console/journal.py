@@ -323,6 +323,7 @@ class Journal:
             raise peewee.OperationalError("another thread waits to store entries")
         try:
             self._drain(until)
+            self._again_at = 0.0
         finally:
             self._draining.release()
 

@@ -27,6 +27,7 @@ from console.fields import Instant, OneOf, text_schema
 from console.known import Known
 from console.limits import MONTH, WINDOW_SECONDS, Allowance
 from console.models import ENVIRONMENTS
+from console.secret import masked
 
 log = logging.getLogger(__name__)
 
@@ -262,18 +263,19 @@ class Problem(TypedDict):
 
 
 def problem(refused: Refused, request_id: str) -> tuple[int, Headers, bytes]:
-    """Status, headers and problem+json body of a refusal; a key's limits are told as always."""
+    """Status, headers and problem+json body of a refusal; a key's limits are told as always. What
+    it repeats of the request, it repeats without the secrets that were in it."""
     content: Problem = {
         "type": "about:blank",
         "title": HTTPStatus(refused.status).phrase,
         "status": refused.status,
         "code": refused.code,
-        "detail": refused.message,
+        "detail": masked(refused.message),
         "request_id": request_id,
     }
     if refused.fields:
         content["errors"] = [
-            {"field": name, "message": why} for name, why in refused.fields.items()
+            {"field": masked(name), "message": masked(why)} for name, why in refused.fields.items()
         ]
     if refused.missing_permissions:
         content["missing_permissions"] = list(refused.missing_permissions)

@@ -25,6 +25,7 @@ from console.check import (
 from console.clock import DAY, HOUR, MINUTE
 from console.models import ACTIVE, EXPIRED, REVOKED, TEST, Entry, Event, Key
 from console.route_rules import ALLOW, DENY, UNREADABLE, Need
+from console.secret import masked
 
 SOON = 7 * DAY
 DATED = 30 * DAY
@@ -186,6 +187,7 @@ def register(app: Flask) -> None:
         exact=exact,
         flag=flag,
         length_words=length_words,
+        masked=masked,
         is_past=lambda instant: instant <= clock.now(),
         moment=moment,
         iso=clock.iso,

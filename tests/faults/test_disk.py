@@ -2,7 +2,6 @@
 is, the log and the one line on stderr say why, and all is well once the fault is gone."""
 
 import os
-import re
 import subprocess
 import sys
 import time
@@ -16,8 +15,9 @@ import requests
 
 from console.db import CHANGES_SUFFIX
 from console.server import THREADS
-from tests.conftest import PASSWORD, TEST_DATABASE_URL, bearer
+from tests.conftest import TEST_DATABASE_URL
 from tests.faults.conftest import IS_LONG
+from tests.faults.owner import Owner
 from tests.server import ROOT, RunningServer
 from tests.test_promises import Client
 
@@ -29,7 +29,6 @@ pytestmark = [
 DISK_BYTES = 20 * 1024 * 1024
 WAIT_SECONDS = 30
 FULL_SECONDS, AGAIN_SECONDS, REFUSED_SECONDS = 1, 5, 5  # held only in the long form
-EMAIL = "ada@example.com"
 
 
 @pytest.fixture
@@ -70,90 +69,42 @@ def soon(holds: Callable[[], bool], limit: float) -> None:
         assert time.monotonic() - began <= limit
 
 
-def form_token(page: str) -> str:
-    found = re.search(r'name="csrf_token" value="([^"]+)"', page)
-    assert found
-    return found[1]
+def reads(owner: Owner) -> None:
+    assert owner.page("/projects/shop/keys").status_code == 200
+    assert owner.page("/activity").status_code == 200
+    assert owner.api("GET", "/api-keys?project=shop").status_code == 200
 
 
-class Console:
-    """An owner who signed in, in a browser and by a token."""
-
-    def __init__(self, server: RunningServer) -> None:
-        self.server = server
-        made = server.run("create-admin", "--email", EMAIL, "--password-stdin", stdin=PASSWORD)
-        assert made.returncode == 0, made.stderr
-        self.browser = requests.Session()
-        self.form("/login", email=EMAIL, password=PASSWORD)
-        answer = self.api("POST", "/auth/token", {"email": EMAIL, "password": PASSWORD})
-        self.token = answer.json()["access_token"]
-        assert self.api("POST", "/projects", {"slug": "shop"}).status_code == 201
-        self.secret = self.create().json()["key"]
-        page = self.browser.get(f"{server.url}/projects/shop/settings", timeout=60).text
-        self.token_of_form = form_token(page)
-
-    def form(self, path: str, **fields: str) -> None:
-        url = f"{self.server.url}{path}"
-        token = form_token(self.browser.get(url, timeout=60).text)
-        answer = self.browser.post(url, {"csrf_token": token, **fields}, timeout=60)
-        assert answer.ok, answer.text
-
-    def api(self, method: str, path: str, body: Any = None) -> requests.Response:
-        headers = bearer(self.token) if hasattr(self, "token") else {}
-        url = f"{self.server.url}/api/v1{path}"
-        return requests.request(method, url, json=body, headers=headers, timeout=60)
-
-    def page(self, path: str) -> int:
-        return self.browser.get(f"{self.server.url}{path}", timeout=60).status_code
-
-    def create(self) -> requests.Response:
-        return self.api("POST", "/api-keys", {"name": "New", "project": "shop"})
-
-    def can_create(self) -> bool:
-        return self.create().status_code == 201
-
-    def reads(self) -> None:
-        assert self.page("/projects/shop/keys") == 200
-        assert self.page("/activity") == 200
-        assert self.api("GET", "/api-keys?project=shop").status_code == 200
-
-    def readyz(self) -> requests.Response:
-        return requests.get(f"{self.server.url}/readyz", timeout=60)
-
-    def refuses_changes(self) -> None:
-        """Each kind of change is 503, says when to come back, and changes nothing."""
-        before = self.api("GET", "/api-keys?project=shop").json()
-        for change in (
-            self.create,
-            lambda: self.api("PATCH", "/projects/shop", {"name": "New"}),
-            lambda: self.browser.post(
-                f"{self.server.url}/projects/shop/settings/general",
-                {"name": "New", "csrf_token": self.token_of_form},
-                timeout=60,
-            ),
-        ):
-            began = time.monotonic()
-            answer = change()
-            assert answer.status_code == 503, answer.text
-            assert answer.headers["Retry-After"]
-            if IS_LONG:
-                assert time.monotonic() - began < FULL_SECONDS
-        assert self.readyz().status_code == 503
-        assert self.api("GET", "/api-keys?project=shop").json() == before
+def refuses_changes(owner: Owner) -> None:
+    """Each kind of change is 503, says when to come back, and changes nothing."""
+    before = owner.api("GET", "/api-keys?project=shop").json()
+    for change in (
+        owner.create,
+        lambda: owner.api("PATCH", "/projects/shop", {"name": "New"}),
+        lambda: owner.post("/projects/shop/settings/general", name="New"),
+    ):
+        began = time.monotonic()
+        answer = change()
+        assert answer.status_code == 503, answer.text
+        assert answer.headers["Retry-After"]
+        if IS_LONG:
+            assert time.monotonic() - began < FULL_SECONDS
+    assert owner.readyz().status_code == 503
+    assert owner.api("GET", "/api-keys?project=shop").json() == before
 
 
 def test_while_the_disk_is_full_nothing_is_lost_and_reads_go_on(disk: Path) -> None:
     server = RunningServer(disk / "data")
     server.log_path = disk.with_name("log")
     with server:
-        console = Console(server)
-        secret = console.secret
+        owner = Owner(server)
+        secret = owner.secret
         with Client(server) as client:
             answered = [client.check(secret)[2]]  # the journal has a file, with room in it
             filler = fill(disk)
-            soon(lambda: console.create().status_code == 503, WAIT_SECONDS)
-            console.refuses_changes()
-            console.reads()
+            soon(lambda: owner.create().status_code == 503, WAIT_SECONDS)
+            refuses_changes(owner)
+            reads(owner)
             status, _, request_id = client.check(secret)
             assert status == 200
             answered.append(request_id)
@@ -165,17 +116,16 @@ def test_while_the_disk_is_full_nothing_is_lost_and_reads_go_on(disk: Path) -> N
                     answered.append(request_id)
                 assert (status, code) == (503, "UNAVAILABLE")
             filler.unlink()
-            soon(console.can_create, AGAIN_SECONDS)
-            soon(lambda: console.readyz().status_code == 200, AGAIN_SECONDS)
+            soon(owner.can_create, AGAIN_SECONDS)
+            soon(lambda: owner.readyz().status_code == 200, AGAIN_SECONDS)
             soon(lambda: client.check(secret)[0] == 200, AGAIN_SECONDS)
-        stored = entries(console)
-        assert set(answered) <= stored
+        soon(lambda: set(answered) <= entries(owner), AGAIN_SECONDS)
         assert "database or disk is full" in server.log
 
 
-def entries(console: Console) -> set[str]:
+def entries(owner: Owner) -> set[str]:
     """The requests in the log."""
-    file = console.api("GET", "/audit-log?project=shop&format=jsonl")
+    file = owner.api("GET", "/audit-log?project=shop&format=jsonl")
     return {line.split('"request_id":"')[1].split('"')[0] for line in file.text.splitlines()}
 
 
@@ -240,12 +190,12 @@ def data(tmp_path: Path) -> Path:
 def test_a_directory_that_may_not_be_written_stops_the_start_in_one_line(
     data: Path, fault: str
 ) -> None:
-    owner = 0 if fault == "somebody else's" else NOBODY
-    if owner == 0 and os.getuid() != 0:
+    user = 0 if fault == "somebody else's" else NOBODY
+    if user == 0 and os.getuid() != 0:
         pytest.skip("only root gives files away")
     for path in data.iterdir():
-        give_to(path, owner, 0o500 if path.is_dir() else 0o400)
-    give_to(data, owner, 0o700 if fault == "files only" else 0o555)
+        give_to(path, user, 0o500 if path.is_dir() else 0o400)
+    give_to(data, user, 0o700 if fault == "files only" else 0o555)
     began = time.monotonic()
     refused = run(RunningServer(data).environ, "serve", by=as_nobody())
     took = time.monotonic() - began
@@ -270,19 +220,19 @@ class NobodysServer(RunningServer):
 def test_a_directory_that_is_taken_away_is_told_and_given_back_is_used(data: Path) -> None:
     """While it may not be written, readiness and changes say so alike, in every thread."""
     with NobodysServer(data, LATCHKEY_KEY_LIMIT="1000") as server:
-        console = Console(server)
+        owner = Owner(server)
         before = [(path, path.stat().st_mode & 0o777) for path in (data, *data.rglob("*"))]
         for path, mode in before:
             path.chmod(mode & 0o555)
         # A thread that has the files open goes on; those that have to open them cannot.
-        answers = in_every_thread(console.create)
+        answers = in_every_thread(owner.create)
         print(answers, [one.text for one in answers if one.status_code != 201][:1])
         assert {one.status_code for one in answers} == {201, 503}
-        assert 503 in {one.status_code for one in in_every_thread(console.readyz)}
+        assert 503 in {one.status_code for one in in_every_thread(owner.readyz)}
         for path, mode in before:
             path.chmod(mode)
         soon(
-            lambda: {one.status_code for one in in_every_thread(console.create)} == {201},
+            lambda: {one.status_code for one in in_every_thread(owner.create)} == {201},
             AGAIN_SECONDS,
         )
-        assert console.readyz().status_code == 200
+        assert owner.readyz().status_code == 200

@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: run demo test test-postgresql lint types fmt check dist bench bench-quick screenshots clean
+.PHONY: run demo test test-postgresql test-faults lint types fmt check dist bench bench-quick screenshots clean
 
 run: .venv/run.stamp
 	@$(BIN)/python -m console serve
@@ -27,6 +27,12 @@ test: .venv/dev.stamp
 test-postgresql: export TEST_DATABASE_URL ?= postgresql://postgres@127.0.0.1:5432/latchkey_test
 test-postgresql: .venv/dev.stamp
 	$(PYTEST) -m "not browser and not outside"
+
+# The faults of tests/faults at length; its README says what and how long.
+test-faults: export FAULTS := long
+test-faults: export ROUNDS ?= 50
+test-faults: .venv/dev.stamp
+	$(BIN)/python -m pytest tests/faults tests/test_promises.py tests/test_moved_clock.py
 
 lint: .venv/dev.stamp
 	$(BIN)/ruff check .

@@ -182,7 +182,7 @@ def page_of_key(
 ) -> Page[Entry]:
     """One key's entries, newest first. Raises Invalid, Unknown, Forbidden."""
     scope = _of_key(key_id, filters, by)
-    journal.catch_up()
+    journal.settle_to_show()
     return search.page(scope, cursor, limit)
 
 
@@ -194,7 +194,7 @@ def page_of_project(
     Raises Invalid, Unknown (also for the filter `key`, naming it), Forbidden.
     """
     scope = _of_project(project_id, filters, by)
-    journal.catch_up()
+    journal.settle_to_show()
     return search.page(scope, cursor, limit)
 
 
@@ -206,7 +206,7 @@ def all_of_key(
     Raises Invalid, Unknown, Forbidden at once.
     """
     scope = _of_key(key_id, filters, by)
-    journal.catch_up()
+    journal.settle_to_show()
     return search.walk(scope, cursor, most)
 
 
@@ -215,7 +215,7 @@ def all_of_project(
 ) -> Iterator[Entry]:
     """The same of a project."""
     scope = _of_project(project_id, filters, by)
-    journal.catch_up()
+    journal.settle_to_show()
     return search.walk(scope, cursor, most)
 
 

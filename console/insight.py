@@ -224,7 +224,7 @@ def _old_uses(key: Key, since: int, meant: Any) -> Top[OldUse]:
 
 def _key(key_id: str, by: Actor) -> Key:
     key = key_to_audit(key_id, by=by)
-    journal.catch_up()
+    journal.settle_to_show()
     return key
 
 

@@ -327,7 +327,7 @@ class Journal:
         finally:
             self._draining.release()
 
-    def catch_up(self) -> None:
+    def settle_to_show(self) -> None:
         """The same for who reads: where the database takes nothing now, they see what is stored.
 
         They do not wait for long, and those that come after them not at all for a while.
@@ -471,10 +471,10 @@ def settle() -> None:
         _journal.settle()
 
 
-def catch_up() -> None:
-    """The same for who shows it, and can do without; see Journal.catch_up."""
+def settle_to_show() -> None:
+    """The same for who shows it, and can do without; see Journal.settle_to_show."""
     if _journal is not None:
-        _journal.catch_up()
+        _journal.settle_to_show()
 
 
 def waiting() -> int:

@@ -78,7 +78,7 @@ def prolongation(
 
 
 def _to_change(key_ids: Iterable[str], project: str, by: Actor) -> list[Key]:
-    journal.catch_up()
+    journal.settle_to_show()
     return _within(keys.keys_to_change(key_ids, by=by), project, by)
 
 

@@ -163,7 +163,7 @@ def _in_file_order(seen: Any, wanted: Sequence[Any]) -> Any:
 
 def _wanted(filters: Mapping[str, str | None], by: Actor) -> list[Any]:
     """The filters as conditions. Raises Invalid."""
-    journal.catch_up()
+    journal.settle_to_show()
     given = {name: text.strip() for name, text in filters.items() if text and text.strip()}
     for name, text in given.items():
         if "\0" in text:

@@ -160,13 +160,13 @@ def refuse_over_limit(project: Project, now: int, new: int = 1) -> None:
 
 def key_to_read(key_id: str, *, by: Actor) -> Key:
     """The key, where the actor may see it. Raises Unknown, Forbidden."""
-    journal.catch_up()
+    journal.settle_to_show()
     return _allowed(key_id, KEYS_READ, by)
 
 
 def held(key_id: str) -> Key:
     """The key of whoever presents its secret: theirs to see. Raises Unknown."""
-    journal.catch_up()
+    journal.settle_to_show()
     key = joined().where(Key.id == key_id).first()
     if key is None:
         raise Unknown("There is no such key.")
@@ -196,7 +196,7 @@ def key_to_change(key_id: str, *, by: Actor) -> Key:
 def keys_to_read(key_ids: Iterable[str], *, by: Actor) -> list[Key]:
     """The keys by name, where the actor may see every one. Raises Invalid (ids), Unknown,
     Forbidden."""
-    journal.catch_up()
+    journal.settle_to_show()
     return _each_allowed(_chosen(key_ids), KEYS_READ, by)
 
 

@@ -68,7 +68,7 @@ def page(
     """The keys to look at, those that are not settled first, by name. Raises Invalid; Forbidden but
     for owners, Unknown."""
     person_to_see(person_id, by=by)
-    journal.catch_up()
+    journal.settle_to_show()
     of = _Of(person_id)
     order = [
         Order(of.settled, int, lambda key: key.is_settled),
@@ -216,7 +216,7 @@ def to_revoke(person_id: str, *, by: Actor) -> tuple[int, list[Key]]:
     """How many keys `revoke_keys` would stop, and which of those were used of late, the latest
     first, ten at most. Raises Forbidden but for owners, Unknown."""
     person_to_see(person_id, by=by)
-    journal.catch_up()
+    journal.settle_to_show()
     of = _Of(person_id)
     recent = Key.select().where(
         of.listed, of.settled == 0, Key.last_used_at > clock.now() - RECENT

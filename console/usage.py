@@ -76,7 +76,7 @@ def counts_in(project: Project, by: Actor) -> Any:
 
 def _buckets(counts: Any, period: str, before: bool = False) -> list[Bucket]:
     UsageQuery.read({"period": period})
-    journal.catch_up()
+    journal.settle_to_show()
     unit, number = PERIODS[period]
     starts = _starts(unit, 2 * number if before else number)[:number]
     sums = peewee.fn.sum(Usage.allowed), peewee.fn.sum(Usage.denied)

@@ -21,8 +21,7 @@ from flask import Flask
 
 from console import forward_auth, journal
 from console.models import Entry
-from tests.faults.failing_calls import LEAKS, Calls, patched
-from tests.test_events_complete import everything
+from tests.faults.failing_calls import LEAKS, Calls, patched, state
 
 FAIL_AT = int(os.environ.get("FAIL_AT", "0"))
 WATCHED = pytest.StashKey["Watch"]()
@@ -57,7 +56,7 @@ class Watch:
             self.wrong.append(f"{where}: leaks {found}")
         if status == 500:
             self.wrong.append(f"{where}: is 500")
-        if status >= 500 and everything() != self.calls.before:
+        if status >= 500 and state() != self.calls.before:
             self.wrong.append(f"{where}: {status}, and something was changed")
         if status == 200 and forward_auth.route_of(environ["PATH_INFO"]):
             journal.settle()
@@ -74,7 +73,6 @@ def _failing(request: pytest.FixtureRequest) -> Iterator[None]:
     app = request.getfixturevalue("app")
     with pytest.MonkeyPatch.context() as patch:
         calls = patched(patch)
-        calls.look = everything
         watch = Watch(app, calls)
         request.node.stash[WATCHED] = watch
         yield

@@ -9,10 +9,18 @@ import pytest
 from flask import Flask
 
 from console import db
+from console.models import Session
+from tests.test_events_complete import everything
 
 WORDS = "disk I/O error"
 # What no answer may tell of it.
 LEAKS = (WORDS, "Traceback", "OperationalError", "peewee", "sqlite3", "psycopg")
+
+
+def state() -> dict[str, list[Any]]:
+    """All that an operation might change; that a session was used is no change."""
+    kept = [one for one in Session._meta.sorted_fields if one.name != "last_seen_at"]
+    return {**everything(), "Session": sorted(map(repr, Session.select(*kept).tuples()))}
 
 
 class Calls:
@@ -20,12 +28,11 @@ class Calls:
     raises.
 
     SQLite ends its transaction by itself with most such errors: `rolls_back`. With `only` the
-    request of that number counts alone. `look` is called, and its result is `before`, ahead of each
-    request that counts, until a call has failed.
+    request of that number counts alone. `before` is the state ahead of the request that counts,
+    or of that in which a call has failed.
     """
 
     def __init__(self) -> None:
-        self.look: Callable[[], Any] = lambda: None
         self.begin()
 
     def begin(self, *, failing: int = 0, rolls_back: bool = False, only: int = 0) -> None:
@@ -34,7 +41,7 @@ class Calls:
         self.made = self.requests = 0
         self.counts = False
         self.failed_at = ""
-        self.before: Any = None
+        self.before: dict[str, list[Any]] = {}
 
     def call(self, what: str) -> None:
         """Another one; raises OperationalError where it is the one to fail."""
@@ -54,7 +61,7 @@ class Calls:
         self.requests += 1
         counts = not self.counts and self.only in (0, self.requests)
         if counts and not self.failed_at:
-            self.before = self.look()
+            self.before = state()
         self.counts = self.counts or counts
         try:
             yield

@@ -213,8 +213,9 @@ def in_every_thread(call: Callable[[], requests.Response]) -> list[requests.Resp
 
 
 class NobodysServer(RunningServer):
-    def command(self) -> list[str]:
-        return [*as_nobody(), *super().command()]
+    def __init__(self, data_dir: Path, **environ: str) -> None:
+        super().__init__(data_dir, **environ)
+        self.command = (*as_nobody(), *self.command)
 
 
 def test_a_directory_that_is_taken_away_is_told_and_given_back_is_used(data: Path) -> None:

@@ -15,8 +15,8 @@ from console import clock, db, jobs, journal, known, links, worker
 from console.models import TABLES, Entry, Event, Job, Key
 from tests.conftest import bearer
 from tests.faults.conftest import IS_LONG
-from tests.faults.failing_calls import LEAKS, Calls, patched
-from tests.test_events_complete import DEEDS, SHOP, Deed, World, everything
+from tests.faults.failing_calls import LEAKS, Calls, patched, state
+from tests.test_events_complete import DEEDS, SHOP, Deed, World
 from tests.test_passkeys import ORIGIN
 
 # In the short form a third of the operations, and so many of their calls are passed over.
@@ -72,7 +72,6 @@ def world(app: Flask) -> Iterator[World]:
 def calls(world: World, monkeypatch: pytest.MonkeyPatch) -> Calls:
     calls = patched(monkeypatch)
     calls.watch(world.app)
-    calls.look = everything
     return calls
 
 
@@ -120,14 +119,14 @@ class Trial:
         calls.begin(only=self.last)
         deed.do(world)
         self.count = calls.made
-        self.told, self.change = events_since(self.first), moved(calls.before, everything())
+        self.told, self.change = events_since(self.first), moved(calls.before, state())
 
     def with_failing(self, n: int, *, rolls_back: bool) -> str:
         """What goes wrong where this call fails; mostly nothing."""
         self.saved.restore()
         self.calls.begin(failing=n, rolls_back=rolls_back, only=self.last)
         answer = self.deed.do(self.world)
-        change, where = moved(self.calls.before, everything()), self.calls.failed_at
+        change, where = moved(self.calls.before, state()), self.calls.failed_at
         told = events_since(self.first)
         is_undone = not change or (
             self.deed.endpoint in USES_A_CHALLENGE and change == CHALLENGE_GONE
@@ -249,12 +248,12 @@ def test_a_page_that_cannot_be_read_says_so(world: World, calls: Calls) -> None:
         assert world.browser.get(path).status_code in (200, 303), path
         count = calls.made
         for n in range(1 + number % STEP, count + 1, 1 if IS_LONG else STEP // 2):
-            before = everything()
+            before = state()
             calls.begin(failing=n)
             answer = world.browser.get(path)
             assert answer.status_code in (200, 303, 503), (path, n, calls.failed_at)
             assert not [one for one in LEAKS if one in answer.text], (path, n)
-            assert everything() == before
+            assert state() == before
         assert world.browser.get(path).status_code in (200, 303)
 
 
@@ -271,7 +270,7 @@ def test_a_job_that_failed_anywhere_is_made_up_for_by_its_next_run(
 
     def run(task: jobs.Task, failing: int = 0) -> dict[str, tuple[int, int]]:
         saved.restore()
-        before = everything()
+        before = state()
         calls.begin(failing=failing, rolls_back=failing % 2 == 0)
         with calls.request(), suppress(peewee.OperationalError):
             jobs.run_now(task)
@@ -279,7 +278,7 @@ def test_a_job_that_failed_anywhere_is_made_up_for_by_its_next_run(
             Job.update(holder=None, leased_until=0).execute()  # as time does
             calls.begin()
             jobs.run_now(task)
-        change = moved(before, everything())
+        change = moved(before, state())
         change.pop("Job", None)
         return change
 

@@ -389,3 +389,28 @@ def test_a_forked_child_appends_to_a_file_of_its_own(
     assert stored == [[1]]
     make().recover()
     assert stored == [[1], [2]]
+
+
+def test_who_only_shows_does_without_what_cannot_be_stored(app: Flask, tmp_path: Path) -> None:
+    """And tries no more for a while, but as soon as it can be stored again."""
+    asked: list[str] = []
+    is_full = True
+
+    def store(records: str) -> None:
+        asked.append(records)
+        if is_full:
+            raise peewee.OperationalError("database or disk is full")
+
+    kept = Journal(tmp_path, store, in_background=False)
+    kept.append(b"[1]")
+    kept.settle_to_show()
+    kept.settle_to_show()
+    assert len(asked) == 1
+    with pytest.raises(peewee.OperationalError):
+        kept.settle()
+    is_full = False
+    kept.settle()
+    kept.append(b"[2]")
+    kept.settle_to_show()
+    assert asked[1:] == ["[[1]]", "[[1]]", "[[2]]"]
+    kept.close()

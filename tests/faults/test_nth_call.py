@@ -19,9 +19,9 @@ from tests.faults.failing_calls import LEAKS, Calls, patched, state
 from tests.test_events_complete import DEEDS, SHOP, Deed, World
 from tests.test_passkeys import ORIGIN
 
-# In the short form a third of the operations, and so many of their calls are passed over.
+# In the short form a fifth of the operations, and so many of their calls are passed over.
 STEP = 1 if IS_LONG else 12
-TRIED = DEEDS if IS_LONG else DEEDS[::3]
+TRIED = DEEDS if IS_LONG else DEEDS[::5]
 GENERATED = ("expires_order", "last_used_order")  # the database reckons them itself
 # A challenge is used up by the first answer to it, whatever becomes of that.
 USES_A_CHALLENGE = {"access.sign_in_with_passkey", "passkeys.finish_adding"}

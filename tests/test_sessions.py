@@ -316,7 +316,7 @@ def test_a_database_that_takes_no_writes_fails_no_page(
     clock.move("10m")
     tries: list[object] = []
 
-    def locked() -> None:
+    def locked(**_: float) -> None:
         tries.append(None)
         raise peewee.OperationalError("database is locked")
 

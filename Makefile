@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: run demo test test-postgresql lint types fmt check bench bench-quick screenshots clean
+.PHONY: run demo test test-postgresql lint types fmt check dist bench bench-quick screenshots clean
 
 run: .venv/run.stamp
 	@$(BIN)/python -m console serve
@@ -44,6 +44,22 @@ fmt: .venv/dev.stamp
 check: export FUZZ_CASES ?= 50
 check: .venv/proxies.stamp lint types test test-postgresql
 
+# Latchkey as one file, dist/latchkey, that needs nothing installed; needs binutils and Python's shared library.
+dist: dist/latchkey
+
+SHIPPED := config.py requirements-dist.txt deploy/latchkey.spec deploy/onefile.py \
+  $(shell find console templates static docs/proxies docs/clients -type f ! -name '*.pyc')
+
+dist/latchkey: .venv-dist/stamp $(SHIPPED)
+	PYINSTALLER_CONFIG_DIR=.venv-dist/cache .venv-dist/bin/pyinstaller --noconfirm --log-level ERROR \
+	  --workpath .venv-dist/work --distpath dist deploy/latchkey.spec
+	@touch $@
+
+.venv-dist/stamp: requirements.txt requirements-dist.txt
+	$(PYTHON) -m venv .venv-dist
+	.venv-dist/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-dist.txt
+	@touch $@
+
 # Both need wrk. KEEP=DIR: the database of a million keys is filled there once, and used again.
 bench: .venv/run.stamp
 	@$(BIN)/python -m bench.run $(if $(KEEP),--keep $(KEEP))
@@ -74,4 +90,4 @@ screenshots: .venv/dev.stamp
 	@touch $@
 
 clean:
-	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .venv-dist dist .mypy_cache .pytest_cache .ruff_cache

@@ -69,6 +69,8 @@ class Config:
     smtp_url: str  # the server that takes our mail; empty: none is sent
     mail_from: str  # whom it is from
     apprise_urls: tuple[str, ...]  # who else is told what people are; see Apprise
+    log_format: str  # text | json
+    log_level: str  # debug | info | warning | error
     metrics_token: str  # what /metrics asks for; empty: only this machine may read it
     oidc_issuer: str  # the provider of single sign-on; empty: there is none
     oidc_client_id: str  # what it knows us as
@@ -114,6 +116,8 @@ def load(environ: Mapping[str, str] | None = None) -> Config:
         smtp_url=source.read("SMTP_URL", "", _smtp_url),
         mail_from=source.read("MAIL_FROM", "", _mail_from),
         apprise_urls=source.read("APPRISE_URLS", "", _apprise_urls),
+        log_format=source.read("LOG_FORMAT", "text", _one_of("text", "json")),
+        log_level=source.read("LOG_LEVEL", "warning", _one_of("debug", "info", "warning", "error")),
         metrics_token=source.read("METRICS_TOKEN", "", _metrics_token),
         oidc_issuer=source.read("OIDC_ISSUER", "", _issuer),
         oidc_client_id=source.text("OIDC_CLIENT_ID"),
@@ -230,7 +234,7 @@ def _whole_number(least: int, most: int) -> Callable[[str], int]:
 def _one_of(*allowed: str) -> Callable[[str], str]:
     def parse(text: str) -> str:
         if text.lower() not in allowed:
-            raise ValueError(f"{' or '.join(allowed)} is allowed")
+            raise ValueError(f"{', '.join(allowed[:-1])} or {allowed[-1]} is allowed")
         return text.lower()
 
     return parse

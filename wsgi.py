@@ -2,7 +2,11 @@
 
 import atexit
 
-from console import create_app, journal
+import config as settings
+from console import create_app, journal, logs
 
-app = create_app()
+config = settings.load()
+logs.set_up(config.log_format, config.log_level)
+logs.hear_everything()
+app = create_app(config)
 atexit.register(journal.close)

@@ -19,6 +19,7 @@ from console import (
     db,
     facts,
     guessing,
+    in_use,
     journal,
     known,
     letterbox,
@@ -57,6 +58,7 @@ def create_app(config: Config | None = None, *, in_background: bool = True) -> F
     limits.use(config.redis_url)
     proxy_calls.share_by(config.redis_url)
     open_journal(config, in_background)
+    facts.note_secret_key(config.secret_key)  # not by commands, which may be run without it
     passwords.warm_up()
     if in_background:
         worker.start()
@@ -106,6 +108,8 @@ def start(config: Config) -> Config:
         db.migrate(config.data_dir / LOCK_FILE)
         partitions.prepare(clock.now())
         known.look_for_imported()
+    except in_use.Taken as error:
+        raise ConfigError(str(error)) from None
     except (peewee.OperationalError, OSError) as error:
         raise ConfigError(
             f"the database cannot be opened: {error}; "
@@ -123,7 +127,6 @@ def start(config: Config) -> Config:
     throttle.use_secret_key(config.secret_key)
     second_factor.use_secret_key(config.secret_key)
     sso.use(config)
-    facts.note_secret_key(config.secret_key)
     return config
 
 

@@ -1,5 +1,7 @@
 """`python -m console COMMAND`."""
 
+from console import logs
 from console.cli import main
 
+logs.hear_everything()
 main()

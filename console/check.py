@@ -6,6 +6,7 @@ verdict; nothing is spent before all of them pass, and nothing is answered befor
 """
 
 import logging
+import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from console import (
     keys,
     known,
     limits,
+    logs,
     permissions,
     renewal,
     secret,
@@ -215,7 +217,7 @@ def check(request: Request, *, syncs: bool = True) -> Verdict:
             code = _first_failure(RULES_OF_A_SECRET, request, None, now)
             audit.count_attempt(code, request.ip, now)
             held_back = 0.0 if code == MISSING else guessing.delay_seconds(request.ip)
-            return Verdict(code, request.request_id, now, delay_seconds=held_back)
+            return _counted(Verdict(code, request.request_id, now, delay_seconds=held_back))
         if request.by_rules:
             _ask_rules(request, key)
         code = _first_failure(RULES_OF_A_KEY, request, key, now)
@@ -226,9 +228,25 @@ def check(request: Request, *, syncs: bool = True) -> Verdict:
         _record(request, key, verdict)
         if syncs:
             journal.sync()
-        return verdict
+        return _counted(verdict)
     except FAILURES:
-        return _unavailable(request, now)
+        return _counted(_unavailable(request, now))
+
+
+_counting = threading.Lock()
+_counts = dict.fromkeys(CODES, 0)
+
+
+def _counted(verdict: Verdict) -> Verdict:
+    with _counting:
+        _counts[verdict.code] += 1
+    return verdict
+
+
+def counts() -> dict[str, int]:
+    """How many checks this process has made since it began, by each code there is."""
+    with _counting:
+        return dict(_counts)
 
 
 def _ask_rules(request: Request, key: Known) -> None:
@@ -295,7 +313,11 @@ def _unavailable(request: Request, now: int) -> Verdict:
     """Says why in the log, but now and then only: what fails, fails for thousands of checks."""
     global _unlogged, _logged_at
     if time.monotonic() - _logged_at > LOG_SECONDS or not _logged_at:
-        log.exception("check %s could not be made, nor %d before it", request.request_id, _unlogged)
+        log.exception(
+            "a check could not be made, nor %d before it",
+            _unlogged,
+            extra=logs.of(request.request_id),
+        )
         _unlogged, _logged_at = 0, time.monotonic()
     else:
         _unlogged += 1

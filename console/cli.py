@@ -1,9 +1,9 @@
 """The command line: `python -m console COMMAND`. Parses and prints; the domain does the work."""
 
 import json
-import logging
 import os
 import sys
+from pathlib import Path
 from typing import Any, NoReturn
 
 import click
@@ -16,6 +16,7 @@ from console import (
     SECRET_KEY_FILE,
     actor,
     audit,
+    backup,
     chain,
     clock,
     create_app,
@@ -23,11 +24,14 @@ from console import (
     demo,
     doctor,
     first_owner,
+    healthcheck,
+    in_use,
     invitations,
     journal,
     key_list,
     keys,
     links,
+    logs,
     move,
     open_journal,
     people,
@@ -46,9 +50,7 @@ FAILED, MISCONFIGURED, INTERRUPTED = 1, 2, 130
 
 def main() -> None:
     """Runs a command; whatever goes wrong is one line on stderr that says what to do."""
-    logging.basicConfig(
-        level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s %(message)s"
-    )
+    logs.set_up()
     try:
         cli(standalone_mode=False)
     except click.exceptions.Abort:
@@ -65,7 +67,7 @@ def main() -> None:
         _fail(str(error), MISCONFIGURED)
     except Refused as error:
         _fail(error.message, FAILED)
-    except move.Differs as error:
+    except (backup.BackupError, move.Differs) as error:
         _fail(str(error), FAILED)
     except peewee.PeeweeException as error:
         _fail(f"the database cannot be used: {error}", FAILED)
@@ -278,7 +280,7 @@ def fill_demo(password_stdin: bool, again: bool) -> None:
     bearer = f"Authorization: Bearer {made.secret}"
     click.echo(f'A key to try:\n  curl -H "{bearer}" {config.base_url}/api/v1/whoami\n')
     if not again:
-        click.echo("Next: python -m console serve, with the same settings.")
+        click.echo("Next: the command serve, with the same settings.")
 
 
 def _print_sign_in(config: Config, password: str) -> None:
@@ -309,20 +311,83 @@ def move_to(url: str) -> None:
         )
     if not source.exists():
         _fail(f"there is no {source}: nothing to move", FAILED)
+    try:
+        with in_use.alone(source.resolve()):
+            rows = _moved(config, source, target)
+    except in_use.Taken as error:
+        _fail(f"{error}: stop it, then try again", FAILED)
+    click.echo(
+        f"{rows:,} rows are copied, and compared with those of {source}, which is as it was.\n"
+        "Next: start every process with LATCHKEY_DATABASE_URL set to that address and one "
+        f"LATCHKEY_SECRET_KEY, which is in {config.data_dir / SECRET_KEY_FILE} unless you set it."
+    )
+
+
+A_FILE = click.argument("file", metavar="FILE", type=click.Path(path_type=Path))
+
+
+@cli.command("backup")
+@A_FILE
+def make_backup(file: Path) -> None:
+    """Copy the database to a file, also while it is served, and verify the copy."""
+    config = _config()
+    _print_contents(file, backup.make(config, file))
+    key = "LATCHKEY_SECRET_KEY" if config.secret_key else str(config.data_dir / SECRET_KEY_FILE)
+    click.echo(
+        f"The secret key is not in it: keep {key} elsewhere. Without it second factors and the "
+        "secrets of webhooks cannot be read."
+    )
+
+
+@cli.command("verify-backup")
+@A_FILE
+def verify_backup(file: Path) -> None:
+    """Find out whether a backup can be restored."""
+    found = backup.verify(file)
+    _print_contents(file, found)
+    if found.is_older:
+        click.echo("An older version made it: once it is restored, the next start migrates it.")
+
+
+@cli.command("restore")
+@A_FILE
+@click.option(
+    "--with-other-secret-key", is_flag=True, help="although it was made with a key that is lost"
+)
+def restore_backup(file: Path, with_other_secret_key: bool) -> None:
+    """Put a backup in the database's place, while nothing uses it."""
+    restored = backup.restore(_config(), file, with_other_secret_key=with_other_secret_key)
+    _print_contents(file, restored)
+    click.echo(
+        f"It is in place; a database that was there is kept, with {backup.BEFORE_RESTORE} at the "
+        "end of its name. What was revoked, deleted or disabled since the backup is not any more: "
+        "do so again before you start the server."
+    )
+    if with_other_secret_key:
+        click.echo(f"Unless the secret key is the same, {backup.UNREADABLE}.")
+
+
+def _print_contents(file: Path, found: backup.Contents) -> None:
+    rows = found.rows
+    click.echo(
+        f"{file} is whole. Keys: {rows['key']:,}. Entries: {rows['entry']:,}. "
+        f"Events: {rows['event']:,}. Size: {backup.megabytes(found.size)}."
+    )
+
+
+def _moved(config: Config, source: Path, target: str) -> int:
+    """How many rows; each table is told."""
     start(config)
     open_journal(config, in_background=False)  # with what a server left behind
     journal.close()
+    db.close()
     db.open_database(target)
     db.migrate(config.data_dir / LOCK_FILE)
     rows = 0
     for one in move.move(source, clock.now()):
         click.echo(f"{one.table:<14} {one.rows:>12,}  {one.digest[:16]}")
         rows += one.rows
-    click.echo(
-        f"{rows:,} rows are copied, and compared with those of {source}, which is as it was.\n"
-        "Next: start every process with LATCHKEY_DATABASE_URL set to that address and one "
-        f"LATCHKEY_SECRET_KEY, which is in {config.data_dir / SECRET_KEY_FILE} unless you set it."
-    )
+    return rows
 
 
 @cli.command("verify-activity")
@@ -378,6 +443,18 @@ def run_doctor() -> None:
     sys.exit(FAILED if findings else 0)
 
 
+@cli.command("healthcheck")
+@click.option(
+    "--live", is_flag=True, help="ask whether the process lives, not whether it can write"
+)
+def run_healthcheck(live: bool) -> None:
+    """Ask this machine's server how it does; exit 1 when it is not well."""
+    try:
+        click.echo(healthcheck.ask(_config(), live=live))
+    except (ConfigError, healthcheck.Unwell) as error:
+        _fail(str(error), FAILED)
+
+
 def _given(**fields: Any) -> dict[str, Any]:
     """What was typed, an empty text too: `--expires-in ""` is a mistake, not a key for ever."""
     return {name: value for name, value in fields.items() if value is not None}
@@ -394,4 +471,6 @@ def _config(**overrides: str | None) -> Config:
     for name, value in _given(**overrides).items():
         environ.pop(f"{settings.PREFIX}{name}_FILE", None)
         environ[settings.PREFIX + name] = value
-    return settings.load(environ)
+    config = settings.load(environ)
+    logs.set_up(config.log_format, config.log_level)
+    return config

@@ -22,6 +22,7 @@ from peewee import Database, DatabaseProxy, Model, PostgresqlDatabase, SqliteDat
 from playhouse.migrations import Runner
 from playhouse.shortcuts import ReconnectMixin
 
+from console import in_use
 from console.actor import Actor
 
 P = ParamSpec("P")
@@ -43,6 +44,7 @@ PATIENCE = {
 }
 WAL_SIZE_LIMIT = 64 * 1024 * 1024
 CHANGES_SUFFIX = "-changes"
+FILE_ENDS = ("", "-wal", "-shm", CHANGES_SUFFIX)  # of SQLite's file, and of those beside it
 SQLITE_OLDEST = (3, 35, 0)
 
 # Two connections that write or checkpoint in the same instant could corrupt the file.
@@ -123,14 +125,15 @@ class NewerSchema(Exception):
 def open_database(url: str, *, synchronous: str = "normal") -> Database:
     """Opens `sqlite:///<path>` or `postgresql://…` and makes it the models' database.
 
-    Closes this thread's connection to another one. Raises ValueError for another scheme, and
-    peewee.OperationalError when the file cannot be used.
+    Closes this thread's connection to another one. Raises ValueError for another scheme,
+    peewee.OperationalError when the file cannot be used: in_use.Taken while it is being restored.
     """
     global _changes
     close()
     _changes = None
     path = sqlite_file(url)
     if path is not None:
+        _share(path.resolve())
         database = _sqlite(str(path), synchronous)
         _changes = _Changes(f"{path.resolve()}{CHANGES_SUFFIX}")
     elif urlsplit(url).scheme in ("postgresql", "postgres"):
@@ -145,6 +148,13 @@ def sqlite_file(url: str) -> Path | None:
     """The file that `sqlite:///<path>` names; None for another scheme."""
     parts = urlsplit(url)
     return Path(unquote(parts.path.removeprefix("/"))) if parts.scheme == "sqlite" else None
+
+
+def _share(file: Path) -> None:
+    try:
+        in_use.share(file)
+    except OSError as error:
+        raise peewee.OperationalError(f"{file}: {error.strerror}") from None
 
 
 def _sqlite(path: str, synchronous: str) -> Database:
@@ -432,7 +442,7 @@ def migrate(lock_file: Path) -> list[str]:
     """
     runner = Runner(handle.obj, str(MIGRATIONS))
     with _migration_lock(lock_file):
-        unknown = sorted(set(runner.applied()) - {step.name for step in runner.migrations()})
+        _, unknown = steps()
         if unknown:
             raise NewerSchema(
                 f"the database was written by a newer version (it has {', '.join(unknown)}): "
@@ -461,6 +471,26 @@ def has_wal_reset_bug(version: Sequence[int]) -> bool:
     version = tuple(version)
     fixed = any(version[:2] == f[:2] and version >= f for f in WAL_RESET_FIXED)
     return first <= version <= last and not fixed
+
+
+def server_version() -> str:
+    """PostgreSQL's, such as 15.4."""
+    [(text,)] = handle.execute_sql("show server_version")
+    return str(text).partition(" ")[0]
+
+
+def server_size() -> int:
+    """Bytes of the present database on PostgreSQL."""
+    [(size,)] = handle.execute_sql("select pg_database_size(current_database())")
+    return int(size)
+
+
+def steps() -> tuple[list[str], list[str]]:
+    """The schema's steps that are still to be taken, and those that this version does not know.
+    Changes nothing."""
+    runner = Runner(handle.obj, str(MIGRATIONS))
+    taken, known = set(runner.applied()), [step.name for step in runner.migrations()]
+    return [name for name in known if name not in taken], sorted(taken - set(known))
 
 
 def sqlite_version() -> tuple[int, ...]:

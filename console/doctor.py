@@ -1,29 +1,54 @@
-"""What is misconfigured on this machine, and how to mend it. Reads only."""
+"""What is misconfigured on this machine, and how to mend it. Reads only, within ten seconds."""
 
 import os
+import shutil
 import stat
 from collections.abc import Iterator
 from ipaddress import ip_address
+from pathlib import Path
 
 import peewee
 
 from config import Config
-from console import SECRET_KEY_FILE, db, mail, oidc, people, sso
+from console import (
+    SECRET_KEY_FILE,
+    clock,
+    db,
+    journal,
+    limits,
+    mail,
+    oidc,
+    people,
+    sso,
+    status,
+)
+from console.models import Key
 
 OPEN_TO_ALL = 0
 MAIL_SECONDS = 3.0
+POSTGRESQL_SECONDS = 3
+POSTGRESQL_OLDEST = 14
+GB = 1_000_000_000
+FREE_MIN_BYTES = GB
+FREE_MIN_SHARE, FREE_ALWAYS_ENOUGH = 0.05, 10 * GB
+BACKUP_DAYS = 7
+MOUNTS = Path("/proc/mounts")
+# On which locks or shared memory do not hold as on a disk of one's own.
+NETWORK_SYSTEMS = (
+    "nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "fuse.sshfs", "ceph", "fuse.glusterfs", "afs",
+)  # fmt: skip
 
 
 def examine(config: Config) -> list[str]:
     """One finding a line; none when all is well."""
-    return [
-        *_sqlite(config),
-        *_data_dir(config),
-        *_database(config),
-        *_network(config),
-        *_mail(config),
-        *_sign_on(config),
-    ]
+    return [" ".join(finding.split()) for finding in _findings(config)]
+
+
+def _findings(config: Config) -> Iterator[str]:
+    for one in (
+        _sqlite, _data_dir, _disk, _database, _redis, _network, _mail, _sign_on,
+    ):  # fmt: skip
+        yield from one(config)
 
 
 def _sqlite(config: Config) -> Iterator[str]:
@@ -41,25 +66,162 @@ def _data_dir(config: Config) -> Iterator[str]:
     if not directory.exists():
         yield f"{directory} is not there yet: start the server once"
         return
-    if not os.access(directory, os.W_OK):
-        yield f"{directory} cannot be written by user {os.getuid()}: chown it"
+    yield from map(_not_ours, filter(_is_not_ours, _paths(config)))
     secret_key = directory / SECRET_KEY_FILE
     if secret_key.exists() and stat.S_IMODE(secret_key.stat().st_mode) & 0o077:
         yield f"{secret_key} can be read by others: chmod 600 it"
+    left = journal.left_behind(directory)
+    if left:
+        yield (
+            f"{directory / journal.DIRECTORY} has {left} file{'s' * (left > 1)} of a process that "
+            "is gone, with entries to be stored: start the server; one that runs does so by itself"
+        )
+
+
+def _paths(config: Config) -> list[Path]:
+    """What the server must be able to write, as far as it is there."""
+    directory, file = config.data_dir, db.sqlite_file(config.database_url)
+    paths = [directory, directory / journal.DIRECTORY]
+    if file is not None:
+        paths += [file.parent, *(file.with_name(file.name + end) for end in db.FILE_ENDS)]
+    return [path for path in dict.fromkeys(paths) if path.exists()]
+
+
+def _is_not_ours(path: Path) -> bool:
+    """Root may write everything; what it makes among another user's files, that user may not."""
+    is_roots = os.getuid() == 0 and path.stat().st_uid != 0
+    return is_roots or not os.access(path, os.W_OK)
+
+
+def _not_ours(path: Path) -> str:
+    owner, me = path.stat().st_uid, os.getuid()
+    if owner == me:
+        return f"{path} cannot be written by its own user {me}: chmod u+w it"
+    return (
+        f"{path} belongs to user {owner}, and this is user {me}: run server and commands as one "
+        "user, and chown the data directory to it, with all that is in it"
+    )
+
+
+def _disk(config: Config) -> Iterator[str]:
+    file = db.sqlite_file(config.database_url)
+    places = [config.data_dir, *([file.parent] if file is not None else [])]
+    for place in dict.fromkeys(path.resolve() for path in places if path.exists()):
+        kind = _file_system(place)
+        if kind in NETWORK_SYSTEMS:
+            yield (
+                f"{place} is on a network file system ({kind}), on which locks and mapped files do "
+                "not hold: put it on a local disk"
+            )
+        disk = shutil.disk_usage(place)
+        share = min(FREE_MIN_SHARE * disk.total, FREE_ALWAYS_ENOUGH)
+        if disk.free < max(FREE_MIN_BYTES, share):
+            yield (
+                f"{place} is on a disk of {disk.total / GB:.0f} GB with {disk.free / GB:.1f} GB "
+                "left: make room, give it a larger one, or lower LATCHKEY_RETENTION_DAYS"
+            )
+
+
+def _file_system(place: Path) -> str:
+    """The kind of file system that a path lies on; '' where the system does not tell."""
+    if not MOUNTS.exists():
+        return ""
+    found, kind = Path(), ""
+    for line in MOUNTS.read_text().splitlines():
+        _, point, one, *_ = line.split(" ")
+        mounted = Path(point.replace("\\040", " "))
+        if place.is_relative_to(mounted) and len(mounted.parts) >= len(found.parts):
+            found, kind = mounted, one
+    return kind
 
 
 def _database(config: Config) -> Iterator[str]:
-    file = db.sqlite_file(config.database_url)
-    if file is not None and not file.exists():
-        return  # opening it would make it
+    url, file = config.database_url, db.sqlite_file(config.database_url)
+    if file is not None and (not file.exists() or _is_not_ours(file)):
+        return  # opening it would make it, or what lies beside it, for the wrong user
+    if file is None:
+        yield from _shared_secret_key(config)
+        if "connect_timeout" not in url:
+            url += f"{'&' if '?' in url else '?'}connect_timeout={POSTGRESQL_SECONDS}"
     try:
-        db.open_database(config.database_url)
-        if db.handle.table_exists("person") and not people.anybody_yet():
-            yield "nobody can sign in yet: run create-admin, or open the link that serve prints"
+        db.open_database(url)
+        yield from _server()
+        yield from _content()
     except peewee.PeeweeException as error:
         yield f"LATCHKEY_DATABASE_URL names a database that cannot be used: {error}"
     finally:
         db.close()
+
+
+def _shared_secret_key(config: Config) -> Iterator[str]:
+    if not config.secret_key:
+        made = config.data_dir / SECRET_KEY_FILE
+        where = f"what {made} holds" if made.exists() else "32 random characters or more"
+        yield (
+            "LATCHKEY_SECRET_KEY is not set, and the database is PostgreSQL: each process with a "
+            f"data directory of its own makes another key. Set it, to {where}, the same for all"
+        )
+
+
+def _server() -> Iterator[str]:
+    if not db.is_sqlite():
+        version = db.server_version()
+        if int(version.partition(".")[0]) < POSTGRESQL_OLDEST:
+            yield (f"PostgreSQL {version} is no longer supported: use {POSTGRESQL_OLDEST} or newer")
+
+
+def _content() -> Iterator[str]:
+    pending, unknown = db.steps()
+    if unknown:
+        yield (
+            f"the database was written by a newer version (it has {', '.join(unknown)}): install "
+            "that version, or restore a backup made by this one"
+        )
+    elif pending:
+        yield (
+            f"the database is not at this version yet (it lacks {', '.join(pending)}): back it up, "
+            "then start the server, or run migrate"
+        )
+    else:
+        if not people.anybody_yet():
+            yield "nobody can sign in yet: run create-admin, or open the link that serve prints"
+        yield from _backup()
+
+
+def _backup() -> Iterator[str]:
+    """Of PostgreSQL others make backups, and do not tell."""
+    if not db.is_sqlite() or not Key.select().exists():
+        return
+    last = status.last_backup()
+    if last is None:
+        yield "there is no backup yet: run backup FILE, once a day from cron"
+    elif clock.now() - last.at > BACKUP_DAYS * clock.DAY:
+        days = (clock.now() - last.at) // clock.DAY
+        yield f"the last backup is {days} days old: run backup FILE, once a day from cron"
+
+
+def _redis(config: Config) -> Iterator[str]:
+    if not config.redis_url:
+        return
+    try:
+        client, failures = limits.connected(config.redis_url)
+    except ValueError as error:
+        yield f"LATCHKEY_REDIS_URL names no Redis: {error}"
+        return
+    try:
+        with client:
+            policy = client.info("memory").get("maxmemory_policy", "noeviction")
+    except failures as error:
+        yield (
+            f"LATCHKEY_REDIS_URL names a Redis that does not answer: {error}; start it, or mend "
+            "the address: until then checks of limited keys are answered 503"
+        )
+        return
+    if policy != "noeviction":
+        yield (
+            f"Redis has maxmemory-policy {policy} and may forget what limits have counted: set "
+            "maxmemory-policy noeviction there"
+        )
 
 
 def _network(config: Config) -> Iterator[str]:

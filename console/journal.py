@@ -106,17 +106,17 @@ class _File:
         self.map[self.written : end] = framed
         self.written = end
 
-    def store_batch(self, store: Store) -> bool:
-        """Stores some of what is not stored yet; False when there is nothing."""
+    def store_batch(self, store: Store) -> int:
+        """Stores some of what is not stored yet; how many records that was."""
         data = self.map[self.drained : min(self.written, self.drained + BATCH_BYTES)]
         size = data.rfind(END) + 1
         if size == 0:
-            return False
+            return 0
         with db.write():
             store(_array(data[:size]))
             self._note(self.drained + size)
         self.drained += size
-        return True
+        return data.count(START, 0, size)
 
     def store_all(self, store: Store) -> None:
         """Stores what a process that is gone left, but for what the end of it has spoilt."""
@@ -146,10 +146,13 @@ class _File:
         """To be called when all of it is stored. The file goes first: a row that is left over is
         harmless, a file without its row would be stored again."""
         self.path.unlink(missing_ok=True)
-        self.map.close()
-        os.close(self.descriptor)
+        self.close()
         with db.write():
             Drained.delete().where(Drained.journal == self.path.name).execute()
+
+    def close(self) -> None:
+        self.map.close()
+        os.close(self.descriptor)
 
 
 def _array(data: bytes) -> str:
@@ -174,6 +177,21 @@ def _sound(data: bytes, path: Path) -> Iterator[bytes]:
             rest = piece
         if rest:
             log.error("%s: %d bytes that are no record were left out", path, len(rest))
+
+
+def _written(path: Path) -> int:
+    """Up to where a file was written that another process may be writing."""
+    try:
+        return path.read_bytes().rstrip(NOT_WRITTEN).rfind(END) + 1
+    except FileNotFoundError:  # all of it is stored
+        return 0
+
+
+def _is_stored(path: Path, goal: int) -> bool:
+    if goal == 0 or not path.exists():  # a file goes when it is stored
+        return True
+    row = Drained.get_or_none(Drained.journal == path.name)
+    return row is not None and row.position >= goal
 
 
 class Journal:
@@ -204,14 +222,17 @@ class Journal:
         """Also after a fork: files, locks and thread are the parent's."""
         self._files: list[_File] = []  # the last one is written, all are drained
         self._spare: _File | None = None  # made beforehand, for that takes a few milliseconds
-        self._appended = self._synced_to = 0  # records, since the start
+        self._appended = self._synced_to = self._stored = 0  # records, since the start
         self._writing, self._syncing = threading.Lock(), threading.Lock()
         self._draining = threading.RLock()
         self._stopped = threading.Event()
         self._thread: threading.Thread | None = None
 
-    def recover(self) -> None:
-        """Stores what processes left behind that were killed, and removes what they had begun."""
+    def recover(self, *, remove: bool = True) -> None:
+        """Stores what processes left behind that were killed, and removes what they had begun.
+
+        `remove` not: the files stay as they are, for another database than this one.
+        """
         for path in sorted(self._directory.iterdir()):
             if path.suffix != SUFFIX:
                 if not path.suffix and time.time() - path.stat().st_mtime > DRAFT_SECONDS:
@@ -220,7 +241,25 @@ class Journal:
                 file = _File.left_behind(path)
                 if file is not None:
                     file.store_all(self._store)
-                    file.remove()
+                    if remove:
+                        file.remove()
+                    else:
+                        file.close()
+
+    def catch_up(self, wait_seconds: float) -> None:
+        """Returns once all is stored that any process had appended before: what is left of those
+        that are gone, by this one; else by its writer. Raises TimeoutError."""
+        settle()
+        goals = {path: _written(path) for path in self._directory.glob(f"*{SUFFIX}")}
+        deadline = time.monotonic() + wait_seconds
+        while True:
+            self.recover()
+            goals = {path: goal for path, goal in goals.items() if not _is_stored(path, goal)}
+            if not goals:
+                return
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"{min(goals)} has not been stored for {wait_seconds:g} s")
+            time.sleep(DRAIN_SECONDS / 4)
 
     # --- append -----------------------------------------------------------------------------
 
@@ -277,6 +316,10 @@ class Journal:
         if self._has_news() and not db.handle.in_transaction():
             self._drain()
 
+    def waiting(self) -> int:
+        """How many records were appended and are not stored yet."""
+        return max(0, self._appended - self._stored)
+
     def _has_news(self) -> bool:
         return any(file.drained < file.written for file in self._files)
 
@@ -285,7 +328,7 @@ class Journal:
             for file in list(self._files):
                 goal = file.written
                 while file.drained < goal:
-                    file.store_batch(self._store)
+                    self._stored += file.store_batch(self._store)
                 if file is not self._files[-1]:
                     self._drop(file)
 
@@ -401,6 +444,25 @@ def settle() -> None:
     """Stores all that was appended before, so that a reader sees it; see Journal.settle."""
     if _journal is not None:
         _journal.settle()
+
+
+def waiting() -> int:
+    """How many records of this process are not stored yet."""
+    return 0 if _journal is None else _journal.waiting()
+
+
+def left_behind(data_dir: Path) -> int:
+    """How many files a process that is gone has left there, for the next start to store."""
+    return sum(map(_is_left_behind, (data_dir / DIRECTORY).glob(f"*{SUFFIX}")))
+
+
+def _is_left_behind(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            return os.fstat(file.fileno()).st_size > 0
+    except OSError:  # its process lives, or has just removed it
+        return False
 
 
 def close() -> None:

@@ -399,6 +399,17 @@ def use(redis_url: str) -> None:
         use_store(LocalStore())
 
 
+def is_answering() -> bool | None:
+    """Whether Redis answers, asked now, which takes REDIS_SECONDS at most; None without Redis."""
+    if not isinstance(_store, RedisStore):
+        return None
+    try:
+        _store.ping()
+    except CountsUnavailable:
+        return False
+    return True
+
+
 def forget(key_id: str) -> None:
     """Drops the recorded counts of a key that is being deleted; ids never come back."""
     LimitCount.delete().where(LimitCount.key_id == key_id).execute()

@@ -29,6 +29,7 @@ import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from contextvars import copy_context
 from functools import lru_cache, partial
 from http import HTTPStatus
 from typing import Any, NoReturn, Self
@@ -218,7 +219,8 @@ class _Requests(CallbackScheduler):
         if self.is_quick(environ["PATH_INFO"]):
             self._answer(request, environ)
         else:
-            self.pool.submit(self._answer, request, environ)
+            # In a context of its own: what is noted of a request is forgotten with it.
+            self.pool.submit(copy_context().run, self._answer, request, environ)
 
     def _answer(self, request: Any, environ: Environ) -> None:
         """Calls the application; whatever goes wrong in it, the client has an answer."""
@@ -280,7 +282,8 @@ class _Requests(CallbackScheduler):
         if isinstance(result, list) or (started and _is_short(started[1])):
             self._finish(request, _send_whole, started, result)
         elif self.free.acquire(blocking=False):
-            sent = self.long.submit(self._finish, request, _stream, started, result)
+            run = copy_context().run  # its log still names the request
+            sent = self.long.submit(run, self._finish, request, _stream, started, result)
             sent.add_done_callback(lambda _: self.free.release())
         else:
             getattr(result, "close", _nothing)()

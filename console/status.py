@@ -1,8 +1,11 @@
-"""How the installation does: its database, the jobs in the background, and what waits to be sent.
+"""How the installation does: its database and disk, the last backup, the jobs in the background,
+and what waits to be stored and sent.
 
 Reads only, by an index and never more than so many rows, so that it can be asked every few seconds.
 """
 
+import json
+import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -11,7 +14,7 @@ from typing import Any
 
 from peewee import SQL, Case, Value, fn
 
-from console import clock, db, jobs, letterbox, worker
+from console import clock, db, facts, jobs, journal, letterbox, limits, worker
 from console.actor import Actor
 from console.errors import Forbidden
 from console.jobs import Task
@@ -26,11 +29,23 @@ LOOKED_BACK = 3 * clock.DAY
 
 @dataclass(frozen=True)
 class Database:
-    """`size` in bytes, and that of the WAL beside it; None where it is not a file of ours."""
+    """`size` in bytes, and that of the WAL beside it; None where that is not a file of ours."""
 
     name: str
-    size: int | None = None
+    size: int
     wal_size: int | None = None
+
+    @property
+    def whole_size(self) -> int:
+        return self.size + (self.wal_size or 0)
+
+
+@dataclass(frozen=True)
+class Backup:
+    """The last one; `size` in bytes, None where it was not noted."""
+
+    at: int
+    size: int | None
 
 
 @dataclass(frozen=True)
@@ -80,22 +95,36 @@ class Messages:
 class Status:
     at: int
     database: Database
+    free: int  # bytes on the disk with the data
+    entries_waiting: int  # of this process, to be stored
+    backup: Backup | None
+    redis_answers: bool | None  # None: there is none
     work: Sequence[Work]
     messages: Sequence[Messages]
     failures: Mapping[str, Failure]  # the last within a day, by channel
 
 
-def look(*, by: Actor) -> Status:
+def look(data_dir: Path, *, by: Actor) -> Status:
     """All of it, for owners. Raises Forbidden."""
     if not by.is_owner:
         raise Forbidden("Only owners of this installation see how it does.")
-    return Status(clock.now(), database(), work(), messages(), last_failures())
+    return Status(
+        at=clock.now(),
+        database=database(),
+        free=free_bytes(data_dir),
+        entries_waiting=journal.waiting(),
+        backup=last_backup(),
+        redis_answers=limits.is_answering(),
+        work=work(),
+        messages=messages(),
+        failures=last_failures(),
+    )
 
 
 def database() -> Database:
     """Which one it is, and how large."""
     if not db.is_sqlite():
-        return Database("PostgreSQL")
+        return Database(f"PostgreSQL {db.server_version()}", db.server_size())
     file = Path(db.handle.obj.database)
     version = ".".join(map(str, db.sqlite_version()))
     wal = file.with_name(f"{file.name}-wal")
@@ -106,6 +135,19 @@ def _size(file: Path) -> int:
     with suppress(FileNotFoundError):
         return file.stat().st_size
     return 0
+
+
+def free_bytes(data_dir: Path) -> int:
+    """What is left there for whoever is not root."""
+    return shutil.disk_usage(data_dir).free
+
+
+def last_backup() -> Backup | None:
+    """None where there never was one."""
+    at, told = facts.noted_at(facts.LAST_BACKUP), facts.read(facts.LAST_BACKUP)
+    if at is None or told is None:
+        return None
+    return Backup(at, json.loads(told).get("bytes"))
 
 
 # --- jobs ---------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ and what it is compared with, signin.py knows.
 
 import hashlib
 import hmac
+import logging
 import math
 import threading
 import time
@@ -22,6 +23,8 @@ from console.errors import Limited, Refused
 from console.fields import clean_email
 from console.models import Person, Throttle
 from console.seal import derive
+
+log = logging.getLogger(__name__)
 
 FIRST_WAIT = SECOND
 LONGEST_WAIT = 15 * MINUTE
@@ -107,6 +110,9 @@ def attempt(email: str | None, *, ip: str | None, browser: str | None = None) ->
     except BaseException as error:
         if not isinstance(error, Refused) or error.status >= 500:
             _take_back(counts)
+        else:
+            # Read by fail2ban (docs/operations.md): not another word.
+            log.warning("sign-in failed from %s", ip or "an unknown address")
         raise
     else:
         _take_back(counts)

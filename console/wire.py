@@ -19,7 +19,7 @@ import pydantic_core
 from pydantic import Field
 from typing_extensions import TypedDict
 
-from console import addresses, clock
+from console import addresses, clock, logs
 from console.addresses import Network
 from console.check import CODES, UNAVAILABLE_RETRY_SECONDS, Verdict
 from console.errors import Conflict, Invalid, Refused, TooLarge, Unavailable, UnsupportedType
@@ -226,9 +226,9 @@ def as_refused(error: Exception, request_id: str) -> Refused:
     if isinstance(error, Refused):
         return error
     if isinstance(error, peewee.IntegrityError):
-        log.warning("request %s met another", request_id, exc_info=error)
+        log.warning("a request met another", exc_info=error, extra=logs.of(request_id))
         return Conflict("What this needs was changed or removed at the same moment; try again.")
-    log.error("request %s failed", request_id, exc_info=error)
+    log.error("a request failed", exc_info=error, extra=logs.of(request_id))
     if isinstance(error, peewee.DataError):
         return Refused("The request holds a character that cannot be stored.")
     if isinstance(error, peewee.PeeweeException | OSError):

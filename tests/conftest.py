@@ -52,6 +52,7 @@ from console.errors import Refused
 from console.invitations import Sent
 from console.models import TABLES, Alert, Change, Key, Membership, Person, Project
 from console.web import static
+from tests import databases
 from tests.databases import TEST_DATABASE_URL, own_database, why_not
 from tests.server import RunningServer
 
@@ -85,6 +86,15 @@ def pytest_collection_finish() -> None:
     tenth of all time."""
     gc.collect()
     gc.freeze()
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """What is a matter of the other kind of database alone is not run, and not called skipped."""
+    other = "sqlite" if TEST_DATABASE_URL else "postgresql"
+    left_out = [item for item in items if item.get_closest_marker(other)]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if not item.get_closest_marker(other)]
 
 
 def need(program: str, install: str = "") -> str:
@@ -225,6 +235,29 @@ def undivide() -> None:
 def client(app: Flask) -> FlaskClient:
     """A browser or script that is not signed in."""
     return app.test_client()
+
+
+MakeDatabase = Callable[[], str]
+
+
+@pytest.fixture
+def make_database(tmp_path: Path) -> Iterator[MakeDatabase]:
+    """Makes the URL of a database with nothing in it, on whatever the suite runs."""
+    made: list[str] = []
+
+    def make() -> str:
+        name = f"new{len(made)}"
+        if not TEST_DATABASE_URL:
+            made.append(name)
+            return f"sqlite:///{tmp_path}/{name}.db"
+        made.append(databases.another_url(name))
+        databases.make_database(made[-1])
+        return made[-1]
+
+    yield make
+    db.close()
+    for url in made if TEST_DATABASE_URL else ():
+        databases.drop_database(url)
 
 
 class Clock:

@@ -32,6 +32,10 @@ class RunningServer:
     """`python -m console serve` on a data directory, and a database of its own of the kind that the
     tests run on; `url`, `setup_url`, `log` tell of it."""
 
+    command: tuple[str, ...] = (sys.executable, "-m", "console")
+    cwd = ROOT
+    start_seconds = START_SECONDS
+
     def __init__(self, data_dir: Path, **environ: str) -> None:
         self.data_dir = data_dir
         self.database_url = environ.get("LATCHKEY_DATABASE_URL") or database_of(data_dir)
@@ -63,14 +67,14 @@ class RunningServer:
     def start(self) -> None:
         with self.log_path.open("a") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "console", "serve"],
-                cwd=ROOT,
+                [*self.command, "serve"],
+                cwd=self.cwd,
                 env=self.environ,
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 text=True,
             )
-        deadline = time.monotonic() + START_SECONDS
+        deadline = time.monotonic() + self.start_seconds
         while time.monotonic() < deadline:
             if self.process.poll() is not None:
                 break
@@ -118,8 +122,8 @@ class RunningServer:
     def run(self, *arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
         """A command on the same data directory, beside the server."""
         return subprocess.run(
-            [sys.executable, "-m", "console", *arguments],
-            cwd=ROOT,
+            [*self.command, *arguments],
+            cwd=self.cwd,
             env=self.environ,
             input=stdin,
             capture_output=True,

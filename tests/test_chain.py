@@ -187,10 +187,9 @@ def test_a_removed_row_of_the_chain_itself_is_found(five: list[Event]) -> None:
 NESTED = "[" * 60_000
 
 
+@pytest.mark.sqlite  # PostgreSQL stores nothing else than JSON there
 @pytest.mark.parametrize("value", ["'not JSON'", "'[1'", "x'00ff'", f"'{NESTED}'"])
 def test_what_cannot_be_read_is_found(five: list[Event], value: str) -> None:
-    if not db.is_sqlite():
-        pytest.skip("PostgreSQL stores nothing else than JSON there")
     meddle(f"update event set changes = {value} where id = {five[2].id}")
     assert broken().id == five[2].id
     meddle(f"update event set at = 'noon' where id = {five[1].id}")
@@ -210,10 +209,9 @@ UNREAD = {
 }
 
 
+@pytest.mark.sqlite  # PostgreSQL stores nothing else than what a column is for
 @pytest.mark.parametrize("change", UNREAD.values(), ids=UNREAD)
 def test_whatever_a_row_holds_it_is_named(run: Run, five: list[Event], change: str) -> None:
-    if not db.is_sqlite():
-        pytest.skip("PostgreSQL stores nothing else than what a column is for")
     meddle(f"update event set {change} where id = {five[2].id}")
     found = broken()
     assert found.id == five[2].id
@@ -242,6 +240,7 @@ def test_an_action_that_is_none_is_not_shown(run: Run, five: list[Event], action
     )
 
 
+@pytest.mark.sqlite  # PostgreSQL stores nothing else than numbers and texts there
 @pytest.mark.parametrize(
     "change",
     ["end_id = 'x'", "start_id = 'x'", "end_id = 9e999", "end_id = 1e300", "start_id = -1",
@@ -250,8 +249,6 @@ def test_an_action_that_is_none_is_not_shown(run: Run, five: list[Event], action
 def test_ends_of_the_chain_that_are_none_are_found(
     run: Run, five: list[Event], change: str
 ) -> None:
-    if not db.is_sqlite():
-        pytest.skip("PostgreSQL stores nothing else than numbers and texts there")
     meddle(f"update chain set {change}")
     assert "begins and ends is not as it was recorded" in broken().why
     assert run("verify-activity").code == 1

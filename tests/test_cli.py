@@ -68,6 +68,7 @@ def run(
     """`run("create-key", "--project", "shop", …, stdin="")` on this test's installation."""
     monkeypatch.setenv("LATCHKEY_DATA_DIR", str(config.data_dir))
     monkeypatch.setenv("LATCHKEY_DATABASE_URL", config.database_url)
+    monkeypatch.setenv("LATCHKEY_SECRET_KEY", config.secret_key)
 
     def run(*arguments: str, stdin: bytes = b"") -> Ran:
         monkeypatch.setattr(sys, "argv", ["latchkey", *arguments])
@@ -420,7 +421,7 @@ def few_requests(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_demo_prints_how_to_sign_in_and_a_key_to_try(run: Run) -> None:
     said = run("demo").said
     assert said.startswith("The demo is ready: 3 projects, 46 keys and ")
-    assert said.endswith("Next: python -m console serve, with the same settings.\n")
+    assert said.endswith("Next: the command serve, with the same settings.\n")
     email, password = re.findall(r"^(?:Email|Password): +(\S+)$", said, re.MULTILINE)
     assert signin.with_password(email, password, ip=None)[1].is_owner
     (secret,) = re.findall(r"Bearer (\S+)\"", said)
@@ -628,6 +629,7 @@ def test_the_request_under_way_is_answered_before_the_end(
         while idle.recv(4096):
             pass
         assert server.process.poll() is None
+        assert not is_listening(server.port)  # so whoever asks /readyz now learns of it
         under_way.sendall(body[5:])
         answer = b"".join(iter(lambda: under_way.recv(4096), b""))
     assert answer.startswith(b"HTTP/1.1 201 "), answer

@@ -1,24 +1,47 @@
 """What the doctor finds on a machine, what it says to do, and that it changes nothing."""
 
+import fcntl
+import os
+import shutil
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from ipaddress import ip_network
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 from flask import Flask
 
 from config import Config
-from console import SECRET_KEY_FILE, db, doctor
+from console import SECRET_KEY_FILE, db, doctor, facts, limits
 from console.actor import Actor
+from tests.conftest import Clock, MakeKey, need_redis
 from tests.mailbox import Mailbox
 from tests.server import free_port
+from tests.test_limits import REDIS_URL
 
+GB = 1_000_000_000
 NOBODY = "nobody can sign in yet: run create-admin, or open the link that serve prints"
 
 
+class Disk(NamedTuple):
+    total: int
+    used: int
+    free: int
+
+
 @pytest.fixture(autouse=True)
-def _sound_sqlite(monkeypatch: pytest.MonkeyPatch) -> None:
+def mounts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """A sound machine; what is mounted on it, in a file that a test may write."""
     monkeypatch.setattr(db, "sqlite_version", lambda: (3, 53, 0))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: Disk(500 * GB, 400 * GB, 100 * GB))
+    path = tmp_path / "mounts"
+    path.write_text("/dev/sda1 / ext4 rw,relatime 0 0\n")
+    monkeypatch.setattr(doctor, "MOUNTS", path)
+    return path
 
 
 def test_a_sound_installation_needs_nothing(config: Config, owner: Actor) -> None:
@@ -120,6 +143,223 @@ def test_a_sender_without_a_mail_server_is_a_finding(config: Config, owner: Acto
     assert found == [
         "LATCHKEY_MAIL_FROM is set, but no mail is sent without LATCHKEY_SMTP_URL: set it"
     ]
+
+
+# --- the machine ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("total", "free", "is_enough"),
+    [(500, 24, True), (500, 9, False), (20, 1.1, True), (20, 0.9, False), (4, 0.9, False),
+     (10_000, 11, True)],
+)  # fmt: skip
+def test_a_disk_that_is_nearly_full(
+    config: Config, owner: Actor, monkeypatch: pytest.MonkeyPatch, total: float, free: float,
+    is_enough: bool,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: Disk(int(total * GB), 0, int(free * GB)))
+    found = doctor.examine(config)
+    assert found == [] if is_enough else len(found) == 1
+    for one in found:
+        assert one == (
+            f"{config.data_dir} is on a disk of {total} GB with {free:.1f} GB left: make room, "
+            "give it a larger one, or lower LATCHKEY_RETENTION_DAYS"
+        )
+
+
+@pytest.mark.parametrize("kind", ["nfs4", "cifs", "9p", "fuse.sshfs"])
+def test_a_network_file_system(config: Config, owner: Actor, mounts: Path, kind: str) -> None:
+    above = str(config.data_dir.parent.resolve()).replace(" ", "\\040")
+    mounts.write_text(
+        f"a / ext4 rw 0 0\nfiles:/keys {above} {kind} rw 0 0\nb /else {kind} rw 0 0\n"
+    )
+    found = doctor.examine(config)
+    assert len(found) == 1
+    assert found[0].startswith(f"{config.data_dir} is on a network file system ({kind}), on which")
+    assert found[0].endswith("put it on a local disk")
+    mounts.write_text(f"files:/keys / {kind} rw 0 0\n/dev/sdb {above} xfs rw 0 0\n")
+    assert doctor.examine(config) == []
+    mounts.unlink()
+    assert doctor.examine(config) == []
+
+
+def test_files_of_another_user(
+    config: Config, owner: Actor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As root, who may write them all the same: what root makes there the server could not."""
+    monkeypatch.setattr(os, "getuid", lambda: 0)
+    stat = Path.stat
+
+    def by_another(path: Path, **named: bool) -> os.stat_result:
+        found = stat(path, **named)
+        return os.stat_result([*found[:4], 4711 if path.is_relative_to(config.data_dir) else 0,
+                               *found[5:]])  # fmt: skip
+
+    monkeypatch.setattr(Path, "stat", by_another)
+    found = doctor.examine(config)
+    assert f"{config.data_dir} belongs to user 4711, and this is user 0: run server and" in found[0]
+    named = {line.partition(" ")[0] for line in found}
+    if db.is_sqlite():
+        assert str(config.data_dir / "latchkey.db") in named
+        assert not any("LATCHKEY_DATABASE_URL" in line for line in found)
+
+
+def test_a_directory_that_cannot_be_written(
+    config: Config, owner: Actor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    access = os.access
+    unwritable = {config.data_dir}
+    monkeypatch.setattr(
+        os, "access", lambda path, mode: path not in unwritable and access(path, mode)
+    )
+    found = doctor.examine(config)
+    me = os.getuid()
+    assert found == [f"{config.data_dir} cannot be written by its own user {me}: chmod u+w it"]
+
+
+@pytest.fixture
+def left(config: Config) -> Iterator[Path]:
+    path = config.data_dir / "journal" / "00000000000000000001-0badcafe.jsonseq"
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(b"\x1e[]\n")
+    yield path
+    path.unlink()
+
+
+def test_what_a_process_that_is_gone_has_left(config: Config, owner: Actor, left: Path) -> None:
+    directory = left.parent
+    assert doctor.examine(config) == [
+        f"{directory} has 1 file of a process that is gone, with entries to be stored: start the "
+        "server; one that runs does so by itself"
+    ]
+    with left.open("r+b") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)  # as the process does that writes it
+        assert doctor.examine(config) == []
+    assert left.read_bytes() == b"\x1e[]\n"
+
+
+# --- the database ---------------------------------------------------------------------------------
+
+
+def test_a_schema_that_is_not_of_this_version(config: Config, tmp_path: Path) -> None:
+    older = in_directory(config, tmp_path / "older")
+    older.data_dir.mkdir()
+    db.open_database(older.database_url)
+    db.close()
+    found = doctor.examine(older)
+    assert len(found) == 1
+    assert found[0].startswith("the database is not at this version yet (it lacks 0001_initial, ")
+    assert found[0].endswith("back it up, then start the server, or run migrate")
+    db.open_database(older.database_url)
+    assert db.handle.get_tables() == []
+    db.migrate(older.data_dir / "lock")
+    assert doctor.examine(older) == [NOBODY]
+    db.open_database(older.database_url)
+    db.handle.execute_sql(
+        "insert into schema_migration (name, applied) values ('9999_later', '2030-01-01')"
+    )
+    db.close()
+    found = doctor.examine(older)
+    assert len(found) == 1 and "written by a newer version (it has 9999_later): install" in found[0]
+
+
+def test_a_backup_is_missed_once_there_are_keys(
+    config: Config, owner: Actor, make_key: MakeKey, clock: Clock
+) -> None:
+    assert doctor.examine(config) == []
+    db.open_database(config.database_url)
+    make_key()
+    found = doctor.examine(config)
+    if not db.is_sqlite():
+        assert found == []
+        return
+    assert found == ["there is no backup yet: run backup FILE, once a day from cron"]
+    db.open_database(config.database_url)
+    facts.note(facts.LAST_BACKUP, '{"bytes": 1}')
+    clock.move("7d")
+    assert doctor.examine(config) == []
+    clock.move("1d")
+    assert doctor.examine(config) == [
+        "the last backup is 8 days old: run backup FILE, once a day from cron"
+    ]
+
+
+def test_postgresql_without_a_secret_key_in_the_settings(config: Config, owner: Actor) -> None:
+    gone = f"postgresql://u:hunter2@127.0.0.1:{free_port()}/keys"
+    told = replace(config, secret_key="", database_url=gone)
+    first, *_ = doctor.examine(told)
+    assert first.startswith("LATCHKEY_SECRET_KEY is not set, and the database is PostgreSQL: each")
+    assert first.endswith("Set it, to 32 random characters or more, the same for all")
+    made = config.data_dir / SECRET_KEY_FILE
+    made.write_text("k" * 64)
+    made.chmod(0o600)
+    assert f"Set it, to what {made} holds, the same" in doctor.examine(told)[0]
+    assert "k" * 64 not in "".join(doctor.examine(told))
+    if db.is_sqlite():
+        assert doctor.examine(replace(config, secret_key="")) == []
+
+
+def test_a_postgresql_that_is_too_old(
+    config: Config, owner: Actor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if db.is_sqlite():
+        pytest.skip("of PostgreSQL alone")
+    monkeypatch.setattr(db, "server_version", lambda: "13.9")
+    assert doctor.examine(config) == ["PostgreSQL 13.9 is no longer supported: use 14 or newer"]
+
+
+def test_a_postgresql_that_is_silent_is_not_waited_for(config: Config, owner: Actor) -> None:
+    with silent() as port:
+        began = time.monotonic()
+        found = doctor.examine(
+            replace(
+                config,
+                database_url=f"postgresql://u:hunter2@127.0.0.1:{port}/keys",
+                redis_url=f"redis://:hunter2@127.0.0.1:{port}",
+            )
+        )
+        assert time.monotonic() - began < 10
+    assert [line.split()[0] for line in found] == ["LATCHKEY_DATABASE_URL", "LATCHKEY_REDIS_URL"]
+    assert all("\n" not in line and "hunter2" not in line for line in found)
+
+
+# --- Redis ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", ["", "?db=many"])
+def test_a_redis_that_cannot_be_used(config: Config, owner: Actor, path: str) -> None:
+    found = doctor.examine(
+        replace(config, redis_url=f"redis://:hunter2@127.0.0.1:{free_port()}{path}")
+    )
+    assert len(found) == 1 and found[0].startswith("LATCHKEY_REDIS_URL names ")
+    assert "hunter2" not in found[0]
+
+
+def test_a_redis_that_forgets(config: Config, owner: Actor) -> None:
+    need_redis(REDIS_URL)
+    told = replace(config, redis_url=REDIS_URL)
+    client, _ = limits.connected(REDIS_URL)
+    with client:
+        before = client.config_get("maxmemory-policy")["maxmemory-policy"]
+        try:
+            client.config_set("maxmemory-policy", "noeviction")
+            assert doctor.examine(told) == []
+            client.config_set("maxmemory-policy", "allkeys-lru")
+            assert doctor.examine(told) == [
+                "Redis has maxmemory-policy allkeys-lru and may forget what limits have counted: "
+                "set maxmemory-policy noeviction there"
+            ]
+        finally:
+            client.config_set("maxmemory-policy", before)
+
+
+@contextmanager
+def silent() -> Iterator[int]:
+    """The port of somebody who takes connections and never says a word."""
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        listening.listen()
+        yield listening.getsockname()[1]
 
 
 def in_directory(config: Config, directory: Path) -> Config:

@@ -15,7 +15,7 @@ DOORS = ("web", "api")
 LINES_MAX = 600
 
 TEXT = {".py", ".html", ".js", ".css", ".md", ".toml", ".txt", ".conf", ".yml", ".yaml", ".svg", ""}
-NOT_OURS = {".git", ".venv", "data", "node_modules", "__pycache__"}
+NOT_OURS = {".git", ".venv", ".venv-dist", "data", "dist", "node_modules", "__pycache__"}
 # In pieces, so that this file is searched like any other.
 MARKS = "TO-DO FIX-ME X-XX HA-CK".replace("-", "").split()
 UNFINISHED = re.compile(rf"\b({'|'.join(MARKS)})\b")

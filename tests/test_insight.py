@@ -9,7 +9,7 @@ from console.actor import Actor
 from console.errors import Unknown
 from console.insight import Endpoint, Outcome, Top, User
 from console.models import Key
-from tests.conftest import TEST_DATABASE_URL, Clock, MakeKey
+from tests.conftest import Clock, MakeKey
 
 MINUTE, HOUR = clock.MINUTE, clock.HOUR
 
@@ -299,7 +299,7 @@ def test_a_secret_that_nobody_presents_costs_no_look_at_the_log(
     assert rows(insight.refused_old(key.id, by=operator)) == []
 
 
-@pytest.mark.skipif(bool(TEST_DATABASE_URL), reason="PostgreSQL plans by statistics")
+@pytest.mark.sqlite  # PostgreSQL plans by statistics
 def test_old_uses_are_found_by_their_own_index(
     rotated: tuple[Key, str, str], operator: Actor, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -14,12 +14,10 @@ from config import Config
 from console import check, db, keys, known, secret
 from console.actor import Actor
 from console.models import Key, Person, Project, Secret
-from tests.conftest import TEST_DATABASE_URL, MakeKey, checked
+from tests.conftest import MakeKey, checked
 from tests.server import ROOT
 
-sqlite_only = pytest.mark.skipif(
-    bool(TEST_DATABASE_URL), reason="on PostgreSQL each check looks the key up"
-)
+sqlite_only = pytest.mark.sqlite  # on PostgreSQL each check looks the key up
 
 
 def ask(text: str) -> check.Verdict:

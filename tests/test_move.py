@@ -5,41 +5,27 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import Any
 
-import peewee
 import pytest
 from peewee import sqlite3
 
-from tests.conftest import TEST_DATABASE_URL
+from tests import databases
 from tests.server import RunningServer
 from tests.test_promises import Client, make_key
 
 pytestmark = [
     pytest.mark.service,
-    pytest.mark.skipif(not TEST_DATABASE_URL, reason="needs a server of PostgreSQL to move to"),
+    pytest.mark.postgresql,
 ]
-
-
-def on_server(statement: str, *values: object, url: str | None = TEST_DATABASE_URL) -> list[Any]:
-    server = peewee.PostgresqlDatabase(url, prefer_psycopg3=True)
-    try:
-        cursor = server.execute_sql(statement, values)
-        return list(cursor.fetchall()) if cursor.description else []
-    finally:
-        server.close()
 
 
 @pytest.fixture
 def target() -> Iterator[str]:
     """An empty database."""
-    assert TEST_DATABASE_URL
-    start, _, name = TEST_DATABASE_URL.rpartition("/")
-    name += "_moved"
-    on_server(f'drop database if exists "{name}"')
-    on_server(f'create database "{name}"')
-    yield f"{start}/{name}"
-    on_server(f'drop database "{name}" with (force)')
+    url = databases.another_url("moved")
+    databases.make_database(url)
+    yield url
+    databases.drop_database(url)
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +77,7 @@ def test_all_is_there_afterwards(source: RunningServer, target: str, tmp_path: P
         manager = make_key(server, "--permission", "keys:manage")
         key = client.call("POST", "/api-keys", manager, {"name": "new"})
         assert client.check(key["key"])[0] == 200
-    assert on_server("select count(*) from entry", url=target) == [(known["entry"] + 3,)]
+    assert databases.ask(target, "select count(*) from entry") == [(known["entry"] + 3,)]
 
 
 def test_what_is_not_empty_is_refused_and_left_alone(source: RunningServer, target: str) -> None:
@@ -100,7 +86,7 @@ def test_what_is_not_empty_is_refused_and_left_alone(source: RunningServer, targ
     told = moved(source, target)
     assert told.returncode == 1
     assert "holds an installation already: name one that is empty" in told.stderr
-    assert on_server("select slug from project", url=target) == [("theirs",)]
+    assert databases.ask(target, "select slug from project") == [("theirs",)]
 
 
 def test_what_postgresql_cannot_hold_stops_all_of_it(
@@ -115,8 +101,8 @@ def test_what_postgresql_cannot_hold_stops_all_of_it(
     told = moved(source, target)
     assert told.returncode == 1 and "has a NUL character in" in told.stderr
     assert told.stderr.count("\n") == 1
-    assert on_server("select count(*) from project", url=target) == [(0,)]
-    assert on_server("select count(*) from key", url=target) == [(0,)]
+    assert databases.ask(target, "select count(*) from project") == [(0,)]
+    assert databases.ask(target, "select count(*) from key") == [(0,)]
 
 
 def test_it_goes_from_sqlite_to_postgresql_alone(source: RunningServer, target: str) -> None:
@@ -125,3 +111,10 @@ def test_it_goes_from_sqlite_to_postgresql_alone(source: RunningServer, target: 
     other = RunningServer(source.data_dir, LATCHKEY_DATABASE_URL=target)
     told = other.run("move", "--to", target)
     assert told.returncode == 2 and "It goes from sqlite:///" in told.stderr
+
+
+def test_nobody_may_use_the_file_meanwhile(source: RunningServer, target: str) -> None:
+    with source:
+        told = moved(source, target)
+    assert told.returncode == 1 and "a server or another command uses" in told.stderr
+    assert databases.ask(target, "select count(*) from pg_tables where tablename = 'key'") == [(0,)]

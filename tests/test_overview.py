@@ -18,7 +18,7 @@ from console.errors import Forbidden, Invalid, Unknown
 from console.models import Key, Project, Usage
 from console.overview import Count, Overview, Totals
 from console.web.overview import REASONS, change_words
-from tests.conftest import TEST_DATABASE_URL, Clock, MakeKey, add_person, checked, sign_in
+from tests.conftest import Clock, MakeKey, add_person, checked, sign_in
 
 NEVER_ASKED = ("z:z",)
 
@@ -288,7 +288,7 @@ def test_of_very_many_used_keys_those_used_last_are_compared(
     assert found.top_count == found.failing_count == Count(2, is_least=True)
 
 
-@pytest.mark.skipif(bool(TEST_DATABASE_URL), reason="plans are SQLite's")
+@pytest.mark.sqlite  # plans are its own
 @pytest.mark.parametrize("who", ["operator", "member"])
 def test_every_query_finds_its_rows_by_an_index(
     make_key: MakeKey, look: Callable[..., Overview], monkeypatch: pytest.MonkeyPatch,

@@ -10,9 +10,9 @@ from flask.testing import FlaskClient
 from console import audit, clock, db, partitions, retention
 from console.check import Request
 from console.models import Entry
-from tests.conftest import TEST_DATABASE_URL, Clock, MakeKey, bearer, checked
+from tests.conftest import Clock, MakeKey, bearer, checked
 
-pytestmark = pytest.mark.skipif(not TEST_DATABASE_URL, reason="PostgreSQL alone has partitions")
+pytestmark = pytest.mark.postgresql
 
 LATER = clock.parse("2031-05-05T10:00:00Z")  # behind all that the schema was divided at
 

@@ -17,10 +17,10 @@ pytestmark = pytest.mark.service
 
 
 APPLICATION = """
-import logging, sys, time
-from console import server
+import sys, time
+from console import logs, server
 
-logging.basicConfig()
+logs.set_up()
 
 def app(environ, start_response):
     path = environ["PATH_INFO"]
@@ -36,6 +36,7 @@ def app(environ, start_response):
         start_response("200 OK", [("Content-Type", "text/plain")])
         return (bytes(1_000_000) for number in range(1_000))
     if path == "/breaks":
+        logs.request_id.set("req_breaks")
         start_response("200 OK", [("Content-Type", "text/plain")])
         return (b"%d" % (1 / (3 - number)) for number in range(9))
     if path == "/memory":
@@ -75,6 +76,9 @@ def port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
             time.sleep(0.1)
             process.terminate()
             assert process.wait(timeout=10) == 0
+    for line in log.read_text().splitlines():  # another thread sent it, and this one goes on
+        if not line.startswith(" "):
+            assert ("[req_breaks]" in line) == ("an answer broke off" in line), line
     failures = log.read_text().split("Traceback (most recent call last):")[1:]
     told = ("RuntimeError: as it was told", "ZeroDivisionError")
     assert all(any(one in failure for one in told) for failure in failures)

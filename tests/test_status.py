@@ -4,9 +4,12 @@ nobody and are for whoever shows the token, or calls from this machine."""
 import html
 import re
 import secrets
+import shutil
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import peewee
@@ -18,7 +21,21 @@ from prometheus_client.parser import text_string_to_metric_families
 from werkzeug.test import TestResponse
 
 from config import Config
-from console import __version__, clock, db, jobs, renewal, retention, status, webhooks, worker
+from console import (
+    __version__,
+    check,
+    clock,
+    db,
+    facts,
+    jobs,
+    journal,
+    limits,
+    renewal,
+    retention,
+    status,
+    webhooks,
+    worker,
+)
 from console.actor import Actor, command_line
 from console.clock import DAY
 from console.errors import Forbidden
@@ -38,8 +55,9 @@ from console.models import (
 )
 from console.status import WEBHOOK, Failure, Messages, Work
 from console.web import installation, metrics
-from tests.conftest import Clock, MakeKey, bearer, sign_in
-from tests.server import ROOT
+from tests.conftest import Clock, MakeKey, at_once, bearer, need_redis, sign_in
+from tests.server import ROOT, free_port
+from tests.test_limits import REDIS_URL
 
 TOKEN = "a-token-of-its-own.0123456789"
 TASK = renewal.TASK
@@ -243,16 +261,15 @@ def asked(app: Flask, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[st
         yield run
 
 
+@pytest.mark.sqlite  # the plan is its own
 def test_every_number_is_asked_by_an_index_and_within_bounds(
-    owner: Actor, asked: list[tuple[str, Any]]
+    config: Config, owner: Actor, asked: list[tuple[str, Any]]
 ) -> None:
-    if not db.is_sqlite():
-        pytest.skip("the plan is SQLite's")
     asked.clear()
-    status.look(by=owner)
+    status.look(config.data_dir, by=owner)
     status.open_alerts()
     statements = [one for one in asked if ' FROM "job"' not in one[0]]
-    assert len(statements) == 8
+    assert len(statements) == 10
     for sql, params in statements:
         assert " LIMIT ?" in sql
         plan = [row[3] for row in db.handle.execute_sql(f"explain query plan {sql}", params)]
@@ -276,11 +293,13 @@ def row(text: str, name: str) -> str:
     return " ".join(re.sub(r"<[^>]*>", " ", found[1]).split())
 
 
-def test_the_page_is_for_owners(app: Flask, client: FlaskClient, admin: Actor) -> None:
+def test_the_page_is_for_owners(
+    app: Flask, client: FlaskClient, admin: Actor, config: Config
+) -> None:
     assert client.get("/status").location == "/login?next=/status"
     assert sign_in(app, admin).get("/status").status_code == 403
     with pytest.raises(Forbidden):
-        status.look(by=admin)
+        status.look(config.data_dir, by=admin)
 
 
 def test_the_rail_leads_owners_there(app: Flask, signed_in: FlaskClient, admin: Actor) -> None:
@@ -314,12 +333,71 @@ def test_each_application_notes_when_it_began(app: Flask) -> None:
 def test_the_size_is_of_the_file_and_of_its_wal(signed_in: FlaskClient, config: Config) -> None:
     found = status.database()
     if not db.is_sqlite():
-        assert (found.size, found.wal_size) == (None, None)
+        assert found.size > 1_000_000 and found.wal_size is None
+        assert re.fullmatch(r"PostgreSQL \d+\.\d+", found.name)
+        assert re.search(r"Its size</dt><dd>[\d.]+ MB</dd>", page(signed_in))
         return
     file = Path(config.data_dir / "latchkey.db")
     assert found.size == file.stat().st_size > 100_000
     assert found.wal_size == Path(f"{file}-wal").stat().st_size > 0
     assert re.search(r"[\d.]+ kB, and [\d.]+ [kM]B of WAL", page(signed_in))
+
+
+def fact(text: str, title: str) -> str:
+    """The words of one of the facts at its head."""
+    found = re.search(rf"<dt>{title}</dt><dd>(.*?)</dd>", text, re.DOTALL)
+    assert found is not None, title
+    return " ".join(re.sub(r"<[^>]*>", " ", found[1]).split())
+
+
+def test_the_page_says_what_waits_in_the_journal_and_how_much_is_free(
+    signed_in: FlaskClient, make_key: MakeKey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=78_000_000_000))
+    assert fact(page(signed_in), "Entries waiting in the journal") == "None"
+    assert fact(page(signed_in), "Free on the data's disk") == "78.0 GB"
+    _, text = make_key()
+    for number in range(3):
+        check.check(check.Request(secret=text, request_id=f"req_{number}"))
+    assert (journal.waiting(), fact(page(signed_in), "Entries waiting in the journal")) == (3, "3")
+    journal.settle()
+    assert fact(page(signed_in), "Entries waiting in the journal") == "None"
+
+
+def test_the_page_says_when_the_last_backup_was(signed_in: FlaskClient, clock: Clock) -> None:
+    never = fact(page(signed_in), "Last backup")
+    if db.is_sqlite():
+        assert never == "Never python -m console backup FILE"
+    else:
+        assert never == "Not known here PostgreSQL: by pg_dump"
+    facts.note(facts.LAST_BACKUP, '{"bytes": 4100000}')
+    clock.move("3d")
+    assert fact(page(signed_in), "Last backup") == "3 days ago , 4.1 MB"
+
+
+def test_redis_is_asked_where_there_is_one(
+    signed_in: FlaskClient, client: FlaskClient, families: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "<dt>Redis</dt>" not in page(signed_in)
+    assert families()["latchkey_redis_up"].samples == []
+    gone = limits.RedisStore(f"redis://:hunter2@127.0.0.1:{free_port()}")
+    monkeypatch.setattr(limits, "_store", gone)
+    assert fact(page(signed_in), "Redis") == "Does not answer"
+    assert families()["latchkey_redis_up"].samples[0].value == 0
+    answer = client.get("/readyz")
+    assert (answer.status_code, answer.get_json()) == (
+        200, {"status": "degraded", "reason": "Redis does not answer"},
+    )  # fmt: skip
+
+
+def test_redis_that_answers_is_well(
+    signed_in: FlaskClient, client: FlaskClient, families: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    need_redis(REDIS_URL)
+    monkeypatch.setattr(limits, "_store", limits.RedisStore(REDIS_URL))
+    assert fact(page(signed_in), "Redis") == "Answers"
+    assert families()["latchkey_redis_up"].samples[0].value == 1
+    assert client.get("/readyz").get_json() == {"status": "ok"}
 
 
 def test_the_page_says_the_state_of_each_job(signed_in: FlaskClient, clock: Clock) -> None:
@@ -531,7 +609,9 @@ def test_the_metrics_are_these_and_each_is_explained(families: Any) -> None:
         "latchkey_info", "latchkey_job_last_success_timestamp_seconds",
         "latchkey_job_last_duration_seconds", "latchkey_job_running", "latchkey_job_failed",
         "latchkey_job_items", "latchkey_messages_waiting", "latchkey_messages_failed_last_day",
-        "latchkey_alerts_open",
+        "latchkey_alerts_open", "latchkey_checks", "latchkey_entries_waiting", "latchkey_redis_up",
+        "latchkey_database_bytes", "latchkey_data_free_bytes",
+        "latchkey_last_backup_timestamp_seconds",
     }  # fmt: skip
     assert all(found[name].documentation.endswith(".") for name in ours)
     assert "process_resident_memory_bytes" in found
@@ -540,8 +620,9 @@ def test_the_metrics_are_these_and_each_is_explained(families: Any) -> None:
 
 def test_every_metric_is_documented(families: Any) -> None:
     document = (ROOT / "docs/operations.md").read_text()
-    for name in families():
-        assert f"`{name}`" in document or name.startswith("process_"), name
+    for name, family in families().items():
+        shown = f"{name}_total" if family.type == "counter" else name
+        assert f"`{shown}`" in document or name.startswith("process_"), name
 
 
 def test_the_metrics_tell_of_each_job(families: Any, clock: Clock) -> None:
@@ -598,6 +679,55 @@ def test_the_metrics_count_messages_and_alerts(
     assert [one.value for one in families()["latchkey_alerts_open"].samples] == [1]
 
 
+def test_the_metrics_count_checks_by_code(
+    families: Any, client: FlaskClient, make_key: MakeKey
+) -> None:
+    def counted() -> dict[str, float]:
+        return figures(families()["latchkey_checks"])
+
+    _, text = make_key(permissions=["keys:verify"])
+    before = counted()
+    assert before.keys() == check.CODES.keys()
+    client.post("/api/v1/verify", json={"key": text}, headers=bearer(text))  # two checks
+    client.post("/api/v1/verify", json={"key": "?"}, headers=bearer(text))
+    client.get("/api/v1/whoami")
+    client.post("/api/v1/verify", json={"key": text, "dry_run": True}, headers=bearer(text))
+    found = {code: number - before[code] for code, number in counted().items()}
+    assert {code: number for code, number in found.items() if number} == {
+        "VALID": 4, "API_KEY_MALFORMED": 1, "API_KEY_MISSING": 1,
+    }  # fmt: skip
+
+
+def test_no_check_is_lost_from_the_count_by_others_at_once(app: Flask) -> None:
+    before, many = check.counts()["VALID"], 20_000
+    verdict, interval = check.Verdict("VALID", "req_1", 0), sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        at_once(8, lambda _: [check._counted(verdict) for _ in range(many)])
+    finally:
+        sys.setswitchinterval(interval)
+    assert check.counts()["VALID"] == before + 8 * many
+
+
+def test_the_metrics_tell_of_storage_and_backup(
+    families: Any, make_key: MakeKey, clock: Clock
+) -> None:
+    def value(name: str) -> float:
+        [sample] = families()[f"latchkey_{name}"].samples
+        return float(sample.value)
+
+    assert families()["latchkey_last_backup_timestamp_seconds"].samples == []
+    facts.note(facts.LAST_BACKUP, "{}")
+    assert value("last_backup_timestamp_seconds") == clock.now() / 1_000
+    assert value("database_bytes") == status.database().whole_size
+    assert value("data_free_bytes") > 0
+    _, text = make_key()
+    check.check(check.Request(secret=text, request_id="req_1"))
+    assert value("entries_waiting") == 1
+    journal.settle()
+    assert value("entries_waiting") == 0
+
+
 def test_the_metrics_name_nobody_and_no_key(
     client: FlaskClient, owner: Actor, make_key: MakeKey, project: Project
 ) -> None:
@@ -620,11 +750,15 @@ def test_the_metrics_name_nobody_and_no_key(
         ("version", __version__),
         *(("job", name) for name in NAMES),
         *(("channel", name) for name in (WEBHOOK, MAIL, APPRISE)),
+        *(("code", code) for code in check.CODES),
     }
 
 
-def test_each_application_has_metrics_of_its_own(app: Flask, client: FlaskClient) -> None:
+def test_each_application_has_metrics_of_its_own(
+    app: Flask, client: FlaskClient, config: Config
+) -> None:
     other = Flask("other")
+    other.config["LATCHKEY"] = config
     other.register_blueprint(metrics.blueprint)
     ours, theirs = app.extensions[metrics.REGISTRY], other.extensions[metrics.REGISTRY]
     assert ours is not theirs

@@ -54,7 +54,7 @@ def _record_outcome(request_id: str, status: int) -> None:
     try:
         audit.record_outcome(request_id, status)
     except (OSError, JournalFull):
-        current_app.logger.exception("request %s keeps the status of its check", request_id)
+        current_app.logger.exception("the entry keeps the status of the check")
 
 
 def _read_query(model: type[Fields]) -> Fields:
@@ -149,6 +149,8 @@ def answer(content: Any, status: int = 200, **headers: str) -> Response:
 def refuse(refused: Refused) -> Response:
     """problem+json for any refusal under /api."""
     wire.hold_back(request.environ, refused)
+    if isinstance(refused, wire.Denied) and refused.verdict.key:
+        g.refused_key = refused.verdict.key.id
     status, headers, content = wire.problem(refused, g.request_id)
     return Response(content, status, headers)
 

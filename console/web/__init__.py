@@ -32,7 +32,7 @@ from console.alerts import open_count as open_alerts
 from console.errors import Invalid, NotFresh, Refused
 from console.models import Project
 from console.permissions import ADMIN, PROJECTS_MANAGE
-from console.web import protection, words
+from console.web import protection, request_log, words
 
 JSON_PATHS = ("/api/", "/forward-auth/")
 SIGNED_IN_PAGES = (
@@ -111,8 +111,7 @@ def register(app: Flask, static_folder: Path) -> None:
         MAX_CONTENT_LENGTH=wire.BODY_MAX_BYTES,
     )
     app.session_interface = _Sessions()
-    # Before all else: whatever refuses a request names it.
-    app.before_request(_identify)
+    request_log.register(app)
     protection.register(app)
     csrf.init_app(app)
     csrf.exempt(api.blueprint)
@@ -131,13 +130,8 @@ def register(app: Flask, static_folder: Path) -> None:
         app.register_blueprint(module.blueprint)
     app.register_error_handler(Exception, _show_error)
     app.before_request(_require_sign_in)
-    app.after_request(_name_request)
     app.context_processor(_context)
     words.register(app)
-
-
-def _identify() -> None:
-    g.request_id = wire.request_id()
 
 
 def _load(token: str) -> SignedIn | None:
@@ -181,11 +175,6 @@ def path_of(address: str | None) -> str | None:
     if not parts.path or parts.netloc != request.host:
         return None
     return local_path(f"{parts.path}?{parts.query}" if parts.query else parts.path)
-
-
-def _name_request(response: Response) -> Response:
-    response.headers.setdefault("X-Request-Id", g.request_id)
-    return response
 
 
 def _context() -> dict[str, Any]:

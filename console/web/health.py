@@ -3,7 +3,7 @@
 import peewee
 from flask import Blueprint, Response, current_app, jsonify
 
-from console import db, journal
+from console import db, journal, limits
 from console.journal import JournalFull
 
 blueprint = Blueprint("health", __name__)
@@ -17,7 +17,10 @@ def healthz() -> Response:
 
 @blueprint.get("/readyz")
 def readyz() -> tuple[Response, int]:
-    """200 when a write to the database and an entry would succeed, else 503 naming why."""
+    """200 when a write to the database and an entry would succeed, else 503 naming why.
+
+    Without Redis only limited keys are refused: 200, for all processes would have to stop at once.
+    """
     try:
         db.probe_write()
         journal.probe()
@@ -27,4 +30,6 @@ def readyz() -> tuple[Response, int]:
     except (OSError, JournalFull):
         current_app.logger.exception("not ready")
         return jsonify(status="unavailable", reason="the journal cannot be written"), 503
+    if limits.is_answering() is False:
+        return jsonify(status="degraded", reason="Redis does not answer"), 200
     return jsonify(status="ok"), 200

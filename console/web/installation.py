@@ -37,7 +37,7 @@ def export_installation_activity(form: str) -> Response:
 def show_status() -> str:
     return render_template(
         "installation/status.html",
-        found=status.look(by=actor()),
+        found=status.look(current_app.config["LATCHKEY"].data_dir, by=actor()),
         version=__version__,
         serves_since=current_app.config[SERVES_SINCE],
         channel_words=CHANNEL_WORDS,

@@ -12,12 +12,17 @@ import peewee
 from flask import Blueprint, Response, current_app, request
 from flask.blueprints import BlueprintSetupState
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
-from prometheus_client.core import GaugeMetricFamily, InfoMetricFamily, Metric
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    InfoMetricFamily,
+    Metric,
+)
 from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 
 from config import PREFIX, Config
-from console import __version__, clock, status
+from console import __version__, check, clock, journal, limits, status
 from console.status import Messages, Work
 from console.wire import REALM
 
@@ -63,7 +68,8 @@ CHANNEL_FIGURES: tuple[tuple[str, str, Callable[[Messages], float]], ...] = (
 def _register(state: BlueprintSetupState) -> None:
     """A registry for each application: the library's own is one for the whole process."""
     registry = CollectorRegistry()
-    registry.register(_Installation())
+    registry.register(_Installation(state.app.config["LATCHKEY"]))
+    registry.register(_Process())
     ProcessCollector(registry=registry)
     state.app.extensions[REGISTRY] = registry
 
@@ -125,8 +131,12 @@ def _say(code: int, sentence: str) -> Response:
 class _Installation(Collector):
     """Asks the database at each reading; raises PeeweeException out of it."""
 
+    def __init__(self, config: Config) -> None:
+        self.data_dir = config.data_dir
+
     def collect(self) -> Iterable[Metric]:
         yield InfoMetricFamily("latchkey", "This version.", {"version": __version__})
+        yield from self._of_storage()
         yield from _of_jobs(status.work())
         yield from _of_channels(status.messages())
         yield GaugeMetricFamily(
@@ -134,6 +144,52 @@ class _Installation(Collector):
             f"Alerts that nobody has acknowledged, counted up to {status.COUNTED_MAX}.",
             status.open_alerts(),
         )
+
+    def _of_storage(self) -> Iterator[Metric]:
+        yield GaugeMetricFamily(
+            "latchkey_database_bytes",
+            "The size of the database, SQLite's WAL included.",
+            status.database().whole_size,
+        )
+        yield GaugeMetricFamily(
+            "latchkey_data_free_bytes",
+            "What is free on the disk with the data directory.",
+            status.free_bytes(self.data_dir),
+        )
+        family = GaugeMetricFamily(
+            "latchkey_last_backup_timestamp_seconds",
+            "When the last backup was made, in seconds since 1970; absent until one was.",
+        )
+        backup = status.last_backup()
+        if backup is not None:
+            family.add_metric([], backup.at / clock.SECOND)
+        yield family
+
+
+class _Process(Collector):
+    """What only this process knows: several have figures of their own."""
+
+    def collect(self) -> Iterable[Metric]:
+        checks = CounterMetricFamily(
+            "latchkey_checks",
+            "Checks of keys since this process began, by the code that was answered.",
+            labels=["code"],
+        )
+        for code, number in check.counts().items():
+            checks.add_metric([code], number)
+        yield checks
+        yield GaugeMetricFamily(
+            "latchkey_entries_waiting",
+            "Entries of answered checks that are not in the database yet.",
+            journal.waiting(),
+        )
+        answers = limits.is_answering()
+        redis = GaugeMetricFamily(
+            "latchkey_redis_up", "1 while Redis answers, else 0; absent where none is set."
+        )
+        if answers is not None:
+            redis.add_metric([], answers)
+        yield redis
 
 
 def _of_jobs(work: Sequence[Work]) -> Iterator[Metric]:

@@ -70,7 +70,8 @@ begin
     execute 'delete from ' || quote_ident(name);
   end loop;
   perform setval(seqrelid::regclass, 1, false) from pg_sequence
-    where pg_sequence_last_value(seqrelid) is not null;
+    where pg_sequence_last_value(seqrelid) is not null
+      and seqrelid::regclass::text <> 'schema_migration_id_seq';
 end $$"""
 
 

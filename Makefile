@@ -23,7 +23,7 @@ test: .venv/dev.stamp
 	TEST_DATABASE_URL='' $(PYTEST)
 
 # On PostgreSQL, in databases that are made there for it (latchkey_test_gw0 …) and dropped. Left out
-# is what stands before Latchkey and never sees the database.
+# is what stands before Latchkey and never sees the database, and what brings databases of its own.
 test-postgresql: export TEST_DATABASE_URL ?= postgresql://postgres@127.0.0.1:5432/latchkey_test
 test-postgresql: .venv/dev.stamp
 	$(PYTEST) -m "not browser and not outside"

@@ -20,7 +20,7 @@ import pytest
 from tests.conftest import PASSWORD, need
 from tests.server import ROOT, RunningServer
 
-pytestmark = pytest.mark.service
+pytestmark = [pytest.mark.service, pytest.mark.outside]
 
 FILE = ROOT / "dist" / "latchkey"
 EMAIL = "ada@example.com"

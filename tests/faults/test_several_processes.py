@@ -24,7 +24,7 @@ from tests.cluster import PATIENCE_SECONDS, Cluster, cluster
 from tests.server import RunningServer
 from tests.test_promises import Client, make_key
 
-pytestmark = pytest.mark.service
+pytestmark = [pytest.mark.service, pytest.mark.outside]
 
 CHANGES = int(os.environ.get("CHANGES", "15"))
 ROUNDS = int(os.environ.get("ROUNDS", "1"))

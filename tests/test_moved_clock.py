@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta, tzinfo
 from pathlib import Path
 from typing import Any, Self
+from zoneinfo import ZoneInfo
 
 import pytest
 import requests
@@ -58,8 +59,15 @@ class MovedServer(RunningServer):
 
     def move_to(self, instant: datetime) -> None:
         self.offset = instant - datetime.now(UTC)
+        self._show(f"{self.offset.total_seconds():+.3f}s")
+
+    def stand_still(self) -> None:
+        """It is this second until `move_to`."""
+        self._show(f"{self.now().astimezone(ZoneInfo(ZONE)):%Y-%m-%d %H:%M:%S}")
+
+    def _show(self, time: str) -> None:
         draft = self._file.with_suffix(".new")
-        draft.write_text(f"{self.offset.total_seconds():+.3f}s\n")
+        draft.write_text(f"{time}\n")
         draft.replace(self._file)
 
 
@@ -302,3 +310,35 @@ def test_of_1000_messages_none_is_lost_however_receivers_behave_and_the_process_
 def told(message: Message) -> int:
     """The event that a message tells of."""
     return int(json.loads(message.body)["data"]["id"])
+
+
+def last_look(server: MovedServer) -> float:
+    """When the job that looks at new entries was last done, by the server's clock."""
+    text = requests.get(f"{server.url}/metrics", timeout=20).text
+    found = re.search(r'last_success_timestamp_seconds\{job="watch"\} (\S+)', text)
+    return float(found[1]) if found else 0.0
+
+
+def test_a_clock_that_stands_still_stops_nothing_but_windows(server: MovedServer) -> None:
+    script = Script(server)
+    until(lambda: last_look(server) > 0, "the first look")
+    server.stand_still()
+    looked_at = last_look(server)
+    limited = script.call(
+        "POST", "/api-keys", {"project": "shop", "name": "L", "rate_limit": {"per_minute": 3}}
+    )
+    free = script.call("POST", "/api-keys", {"project": "shop", "name": "F"})
+    verdicts = [script.verdict(limited["key"]) for _ in range(5)]
+    assert verdicts == ["VALID"] * 3 + ["RATE_LIMITED"] * 2
+    assert {script.verdict(free["key"]) for _ in range(20)} == {"VALID"}
+    path = f"/api-keys/{free['id']}"
+    rotated = script.call("POST", f"{path}/rotate")
+    assert script.verdict(free["key"]) == "API_KEY_SUPERSEDED"
+    script.call("PATCH", path, {"status": "revoked"})
+    assert script.verdict(rotated["key"]) == "API_KEY_REVOKED"
+    wall.sleep(2 * PASS_SECONDS)
+    assert len(script.call("GET", f"{path}/audit-log")["data"]) == 22
+    assert requests.get(f"{server.url}/readyz", timeout=20).status_code == 200
+    server.move_to(server.now() + timedelta(seconds=61))
+    assert script.verdict(limited["key"]) == "VALID"
+    until(lambda: last_look(server) > looked_at, "another look")

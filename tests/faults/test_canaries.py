@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import requests
 
-from tests.conftest import TEST_DATABASE_URL, bearer
+from tests.conftest import bearer
 from tests.faults.conftest import IS_LONG
 from tests.faults.owner import Owner
 from tests.mailbox import Mailbox
@@ -20,7 +20,7 @@ from tests.server import RunningServer
 
 pytestmark = [
     pytest.mark.service,
-    pytest.mark.skipif(bool(TEST_DATABASE_URL), reason="the server of these tests is on SQLite"),
+    pytest.mark.sqlite,
 ]
 
 CANARIES = 50 if IS_LONG else 4

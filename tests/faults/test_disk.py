@@ -15,7 +15,6 @@ import requests
 
 from console.db import CHANGES_SUFFIX
 from console.server import THREADS
-from tests.conftest import TEST_DATABASE_URL
 from tests.faults.conftest import IS_LONG
 from tests.faults.owner import Owner
 from tests.server import ROOT, RunningServer
@@ -23,7 +22,7 @@ from tests.test_promises import Client
 
 pytestmark = [
     pytest.mark.service,
-    pytest.mark.skipif(bool(TEST_DATABASE_URL), reason="the server of these tests is on SQLite"),
+    pytest.mark.sqlite,
 ]
 
 DISK_BYTES = 20 * 1024 * 1024

@@ -13,7 +13,7 @@ from flask import Flask
 
 from console import clock, db, retention
 from console.models import Entry, Project
-from tests.conftest import TEST_DATABASE_URL, MakeKey
+from tests.conftest import MakeKey
 from tests.faults.conftest import IS_LONG
 from tests.faults.owner import Owner
 from tests.server import RunningServer
@@ -53,7 +53,7 @@ def status_of(server: RunningServer, request: bytes) -> int:
 
 
 @pytest.mark.service
-@pytest.mark.skipif(bool(TEST_DATABASE_URL), reason="the server of these tests is on SQLite")
+@pytest.mark.sqlite
 def test_slow_clients_and_endless_headers_hold_nobody_up(owner: Owner) -> None:
     server = owner.server
     with Client(server) as client, ExitStack() as slow:

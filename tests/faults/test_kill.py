@@ -17,14 +17,13 @@ from typing import Any
 import pytest
 from peewee import sqlite3
 
-from tests.conftest import TEST_DATABASE_URL
 from tests.faults.conftest import IS_LONG
 from tests.server import RunningServer
 from tests.test_promises import Client, check_until_killed, make_key
 
 pytestmark = [
     pytest.mark.service,
-    pytest.mark.skipif(bool(TEST_DATABASE_URL), reason="the server of these tests is on SQLite"),
+    pytest.mark.sqlite,
 ]
 
 ROUNDS = 100 if IS_LONG else 2

@@ -19,14 +19,14 @@ import requests
 from peewee import sqlite3
 
 from console.server import THREADS
-from tests.conftest import TEST_DATABASE_URL, V1, bearer
+from tests.conftest import V1, bearer
 from tests.faults.conftest import IS_LONG
 from tests.server import RunningServer
 from tests.test_promises import Client, make_key
 
 pytestmark = [
     pytest.mark.service,
-    pytest.mark.skipif(bool(TEST_DATABASE_URL), reason="the server of these tests is on SQLite"),
+    pytest.mark.sqlite,
 ]
 
 WRITERS = 8

@@ -14,13 +14,10 @@ from peewee import sqlite3
 from playhouse.migrations import Runner
 
 from console import db
-from tests.conftest import TEST_DATABASE_URL
 from tests.faults.conftest import IS_LONG
 from tests.server import ROOT, RunningServer
 
-pytestmark = pytest.mark.skipif(
-    bool(TEST_DATABASE_URL), reason="PostgreSQL takes back what was not committed by itself"
-)
+pytestmark = pytest.mark.sqlite
 
 STEP = 1 if IS_LONG else 23
 STARTERS = 3

@@ -112,7 +112,11 @@ class _InProcess(mt.MTServer):
     def startup(self, *args: Any) -> None:
         """Whoever reads the address that `on_start` prints can call it at once."""
         super().startup(*args)  # type: ignore[no-untyped-call]
-        while self.wrks[0].inner.is_alive() and not self._is_listening():
+        while not self._is_listening():
+            if not self.wrks[0].inner.is_alive():
+                log.critical("the server ended before it listened: what is above says why")
+                sys.stderr.flush()
+                os._exit(1)
             time.sleep(LISTENING_POLL_SECONDS)
         self.on_start()
 

@@ -282,3 +282,24 @@ def test_requests_on_one_connection_are_answered_in_order(port: int) -> None:
 def test_bytes_that_are_no_request_are_refused(port: int, tmp_path: Path) -> None:
     assert exchange(port, b"\x16\x03\x01 hello\r\n\r\n")[:13] in (b"HTTP/1.1 400 ", b"")
     assert text_of(ask(port, "/quick"))
+
+
+DIES = """
+from console import server
+
+def dies(*_):
+    raise RuntimeError("as it was told")
+
+server._Requests = dies
+server.serve(lambda *_: [], "127.0.0.1", %d, is_quick=lambda _: False,
+             on_start=lambda: print("serves"), on_stop=lambda: None)
+"""
+
+
+def test_a_server_that_cannot_start_ends_and_does_not_say_that_it_serves() -> None:
+    ended = subprocess.run(
+        [sys.executable, "-c", DIES % free_port()],
+        cwd=ROOT, capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert (ended.returncode, ended.stdout) == (1, "")
+    assert ended.stderr.endswith("what is above says why\n")

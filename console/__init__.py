@@ -15,7 +15,6 @@ import config as settings
 from config import Config, ConfigError
 from console import (
     batch,
-    clock,
     country,
     db,
     facts,
@@ -28,7 +27,6 @@ from console import (
     links,
     mail,
     outbound,
-    partitions,
     passwords,
     projects,
     proxy_calls,
@@ -49,10 +47,14 @@ LOCK_FILE = "latchkey.lock"
 ROOM_BYTES = 64 * 1024  # less is no room for what SQLite puts beside its file
 
 
+class NotNow(Exception):
+    """What a start needs is not there, and may be in a moment: worth another try."""
+
+
 def create_app(config: Config | None = None, *, in_background: bool = True) -> Flask:
     """The application: Flask for the console and the API, with the gate ahead of it.
 
-    Raises ConfigError, NewerSchema, or OperationalError for a database that cannot be used.
+    Raises ConfigError, NotNow, NewerSchema, or OperationalError for a database that cannot be used.
     """
     from console import api, gate, web
 
@@ -108,11 +110,17 @@ def start(config: Config) -> Config:
     try:
         db.open_database(config.database_url, synchronous=config.synchronous)
         db.migrate(config.data_dir / LOCK_FILE)
-        partitions.prepare(clock.now())
+        retention.use_days(config.retention_days)
+        retention.prepare()
         known.look_for_imported()
     except in_use.Taken as error:
-        raise ConfigError(str(error)) from None
+        raise NotNow(str(error)) from None
     except (peewee.OperationalError, OSError) as error:
+        if db.sqlite_file(config.database_url) is None:
+            raise NotNow(
+                f"PostgreSQL cannot be used: {' '.join(str(error).split())}; see that it runs, and "
+                "that LATCHKEY_DATABASE_URL is right"
+            ) from None
         raise ConfigError(
             f"the database cannot be opened: {error}; {_what_to_do(config.data_dir)}"
         ) from None
@@ -123,7 +131,6 @@ def start(config: Config) -> Config:
     mail.use(config.smtp_url, config.mail_from)
     letterbox.use_apprise(config.apprise_urls)
     guessing.trust(config.trusted_proxies)
-    retention.use_days(config.retention_days)
     webhooks.use_secret_key(config.secret_key)
     throttle.use_secret_key(config.secret_key)
     second_factor.use_secret_key(config.secret_key)

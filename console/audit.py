@@ -474,17 +474,8 @@ def prune_entries(retention_days: int, most: int) -> int:
     are. Returns how many went."""
     before = clock.now() - retention_days * clock.DAY
     if not db.is_sqlite():
-        return partitions.drop_past(before) or _prune_without_day(before, most)
+        return partitions.drop_past(before) or partitions.delete_without_day(before, most)
     # Ids ascend with time: the oldest rows are the first ones.
     oldest = Entry.select(Entry.id, Entry.at).order_by(Entry.id).limit(most)
     ids = [row.id for row in oldest if row.at < before]
     return int(Entry.delete().where(Entry.id.in_(ids)).execute()) if ids else 0
-
-
-def _prune_without_day(before: int, most: int) -> int:
-    gone = 0
-    for name in partitions.without_day():
-        some = f'SELECT ctid FROM "{name}" WHERE "at" < %s LIMIT %s'
-        statement = f'DELETE FROM "{name}" WHERE ctid = ANY(ARRAY({some}))'
-        gone += db.handle.execute_sql(statement, (before, most - gone)).rowcount
-    return gone

@@ -14,6 +14,7 @@ from config import Config, ConfigError
 from console import (
     LOCK_FILE,
     SECRET_KEY_FILE,
+    NotNow,
     actor,
     audit,
     backup,
@@ -67,7 +68,7 @@ def main() -> None:
         _fail(str(error), MISCONFIGURED)
     except Refused as error:
         _fail(error.message, FAILED)
-    except (backup.BackupError, move.Differs) as error:
+    except (NotNow, backup.BackupError, move.Differs) as error:
         _fail(str(error), FAILED)
     except peewee.PeeweeException as error:
         _fail(f"the database cannot be used: {error}", FAILED)
@@ -384,7 +385,7 @@ def _moved(config: Config, source: Path, target: str) -> int:
     db.open_database(target)
     db.migrate(config.data_dir / LOCK_FILE)
     rows = 0
-    for one in move.move(source, clock.now()):
+    for one in move.move(source):
         click.echo(f"{one.table:<14} {one.rows:>12,}  {one.digest[:16]}")
         rows += one.rows
     return rows

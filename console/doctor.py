@@ -18,6 +18,7 @@ from console import (
     limits,
     mail,
     oidc,
+    partitions,
     people,
     sso,
     status,
@@ -27,6 +28,7 @@ from console.models import Key
 OPEN_TO_ALL = 0
 MAIL_SECONDS = 3.0
 POSTGRESQL_SECONDS = 3
+READERS, LOCKS_ENOUGH = 40, 256  # who may read the log at once
 POSTGRESQL_OLDEST = 14
 GB = 1_000_000_000
 FREE_MIN_BYTES = GB
@@ -168,6 +170,21 @@ def _server() -> Iterator[str]:
         version = db.server_version()
         if int(version.partition(".")[0]) < POSTGRESQL_OLDEST:
             yield (f"PostgreSQL {version} is no longer supported: use {POSTGRESQL_OLDEST} or newer")
+        yield from _locks()
+
+
+def _locks() -> Iterator[str]:
+    """Whoever reads the whole log holds some locks of each table of entries."""
+    [(each, connections)] = db.handle.execute_sql(
+        "select current_setting('max_locks_per_transaction')::int,"
+        " current_setting('max_connections')::int"
+    ).fetchall()
+    tables = len(partitions.all_of_them()) if db.handle.table_exists("fact") else 0
+    if tables * partitions.LOCKS_OF_EACH * READERS > each * connections:
+        yield (
+            f"entries lie in {tables} tables, and with max_locks_per_transaction = {each} few can "
+            f"read them at once: set it to {LOCKS_ENOUGH} in postgresql.conf, then restart it"
+        )
 
 
 def _content() -> Iterator[str]:

@@ -16,7 +16,7 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +59,7 @@ class _File:
         self.map = mmap.mmap(descriptor, os.fstat(descriptor).st_size)
         self.written = 0
         self.drained = 0
+        self.is_sure = True  # that what was stored last was, or was not
 
     @classmethod
     def create(cls, directory: Path) -> "_File":
@@ -87,18 +88,20 @@ class _File:
             descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
         except FileNotFoundError:
             return None
+        file = None
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             found = os.fstat(descriptor)
             if found.st_size and path.stat().st_ino == found.st_ino:
+                position = _position(path)
                 file = cls(path, descriptor)
-                row = Drained.get_or_none(Drained.journal == path.name)
-                file.drained = row.position if row else 0
-                return file
+                file.drained = position
         except (BlockingIOError, FileNotFoundError):  # it is written, or another has just taken it
             pass
-        os.close(descriptor)
-        return None
+        finally:
+            if file is None:  # or nobody could take it as long as this process lives
+                os.close(descriptor)
+        return file
 
     def has_room(self, size: int) -> bool:
         return self.written + size <= len(self.map)
@@ -110,15 +113,25 @@ class _File:
 
     def store_batch(self, store: Store, wait_seconds: float | None = None) -> int:
         """Stores some of what is not stored yet; how many records that was."""
+        if not self.is_sure:
+            return self._make_sure()
         data = self.map[self.drained : min(self.written, self.drained + BATCH_BYTES)]
         size = data.rfind(END) + 1
         if size == 0:
             return 0
+        self.is_sure = False
         with db.write(wait_seconds=wait_seconds):
             store(_array(data[:size]))
             self._note(self.drained + size)
+        self.is_sure = True
         self.drained += size
         return data.count(START, 0, size)
+
+    def _make_sure(self) -> int:
+        """Whether what failed last was stored all the same: the answer to a commit may get lost."""
+        before, self.drained = self.drained, max(self.drained, _position(self.path))
+        self.is_sure = True
+        return self.map[before : self.drained].count(START)
 
     def store_all(self, store: Store) -> None:
         """Stores what a process that is gone left, but for what the end of it has spoilt."""
@@ -157,6 +170,12 @@ class _File:
         os.close(self.descriptor)
 
 
+def _position(path: Path) -> int:
+    """Up to where this file is stored."""
+    row = Drained.get_or_none(Drained.journal == path.name)
+    return int(row.position) if row else 0
+
+
 def _array(data: bytes) -> str:
     """The records as one JSON array; in few steps, for each step keeps checks waiting."""
     return (b"[" + data[len(START) : -len(END)].replace(END + START, b",") + b"]").decode()
@@ -192,8 +211,7 @@ def _written(path: Path) -> int:
 def _is_stored(path: Path, goal: int) -> bool:
     if goal == 0 or not path.exists():  # a file goes when it is stored
         return True
-    row = Drained.get_or_none(Drained.journal == path.name)
-    return row is not None and row.position >= goal
+    return _position(path) >= goal
 
 
 class Journal:
@@ -237,17 +255,25 @@ class Journal:
         `remove` not: the files stay as they are, for another database than this one.
         """
         for path in sorted(self._directory.iterdir()):
-            if path.suffix != SUFFIX:
-                if not path.suffix and time.time() - path.stat().st_mtime > DRAFT_SECONDS:
-                    path.unlink()
-            elif path.is_file():
+            if path.suffix == SUFFIX and path.is_file():
                 file = _File.left_behind(path)
                 if file is not None:
-                    file.store_all(self._store)
-                    if remove:
-                        file.remove()
-                    else:
-                        file.close()
+                    self._store_left(file, remove)
+            elif not path.suffix:
+                with suppress(FileNotFoundError):  # by now it has its name, or is gone
+                    if time.time() - path.stat().st_mtime > DRAFT_SECONDS:
+                        path.unlink()
+
+    def _store_left(self, file: _File, remove: bool) -> None:
+        try:
+            file.store_all(self._store)
+        except BaseException:
+            file.close()  # for whoever tries next
+            raise
+        if remove:
+            file.remove()
+        else:
+            file.close()
 
     def catch_up(self, wait_seconds: float) -> None:
         """Returns once all is stored that any process had appended before: what is left of those

@@ -6,6 +6,7 @@ from there both go on when they are started anew. Knows nothing of
 why a check was made.
 """
 
+import logging
 import re
 import threading
 import time
@@ -16,6 +17,8 @@ from typing import Any, Protocol
 
 from console import clock
 from console.models import LIVE, Key, LimitCount
+
+log = logging.getLogger(__name__)
 
 UNLIMITED, FREE, PROFESSIONAL, ENTERPRISE = "unlimited", "free", "professional", "enterprise"
 Figures = tuple[int | None, int | None]  # per minute, per hour
@@ -243,19 +246,19 @@ def connected(url: str, **options: Any) -> tuple[Any, type[Exception]]:
 class RedisStore:
     """Counts in Redis, for several processes: one script takes from all windows at once.
 
-    A Redis that was started anew may know less than it did, or nothing: what was counted by an
-    earlier run of it is never believed. A mark says which run the counts are of, and since when:
-    some seconds after that run was first seen, for by then every process has stored the entries of
-    what it let in before. Then a key's counts are read from the database when they are first
-    needed. Until then limited keys are not answered.
+    A Redis that was started anew may know less than it did, or nothing, and so may one for which
+    another stood in for a while: what was counted there before is not believed. A mark says which
+    run of which Redis the counts are of, and since when: some seconds after it was first seen, for
+    by then every process has stored the entries of what it let in before. Then a key's counts are
+    read from the database when they are first needed. Until then limited keys are not answered.
     """
 
     MARK = "latchkey:counted-by"
-    FINE, OTHER_RUN, TOO_EARLY, NOT_READ = 0, 1, 2, 3  # what the script answers first
+    FINE, OTHER_MARK, TOO_EARLY, NOT_READ = 0, 1, 2, 3  # what the script answers first
     TAKE = """
-        local run, since = string.match(redis.call('GET', KEYS[1]) or '', '(.*):(%d+)')
-        if run ~= ARGV[2] then return {1} end
-        local time, began = redis.call('TIME'), tonumber(since)
+        local mark = redis.call('GET', KEYS[1])
+        if not mark or mark ~= ARGV[2] then return {1} end
+        local time, began = redis.call('TIME'), tonumber(string.match(mark, ':(%d+)'))
         if time[1] * 1000 + time[2] / 1000 < began then return {2} end
         local cost, answer, refused = tonumber(ARGV[1]), {0}, false
         for i = 2, #KEYS do
@@ -273,12 +276,16 @@ class RedisStore:
         end
         return answer
     """
+    # The mark that is there, where it is of this run and no older than what is not to be believed.
     BEGIN = """
-        local run = string.match(redis.call('GET', KEYS[1]) or '', '(.*):%d+')
-        if run == ARGV[1] then return end
+        local mark = redis.call('GET', KEYS[1]) or ''
+        local run, since = string.match(mark, '(.*):(%d+)')
+        if run == ARGV[1] and tonumber(since) >= tonumber(ARGV[3]) then return mark end
         local time = redis.call('TIME')
-        local since = math.floor(time[1] * 1000 + time[2] / 1000 + tonumber(ARGV[2]))
-        redis.call('SET', KEYS[1], ARGV[1] .. ':' .. string.format('%.0f', since))
+        local began = math.floor(time[1] * 1000 + time[2] / 1000 + tonumber(ARGV[2]))
+        mark = ARGV[1] .. ':' .. string.format('%.0f', began)
+        redis.call('SET', KEYS[1], mark)
+        return mark
     """
     TRIES = 5
 
@@ -287,6 +294,8 @@ class RedisStore:
         self._settle = round(settle_seconds * clock.SECOND)
         self._try_again_at = 0.0
         self._run = ""  # which of Redis we talk to
+        self._mark = ""  # by which it counts; empty: that is to be asked
+        self._elsewhere_until = 0.0  # when we last talked to another, in milliseconds
         self._script = self._redis.register_script(self.TAKE)
         self._begin = self._redis.register_script(self.BEGIN)
 
@@ -294,14 +303,37 @@ class RedisStore:
         """Marks a Redis that is new at once, instead of when the first limited key is checked."""
         with suppress(CountsUnavailable), self._answering():
             self._redis.ping()
-            self._begin([self.MARK], [self._run, self._settle])
+            self._read_mark()
+
+    def _read_mark(self) -> None:
+        arguments = self._run, self._settle, self._elsewhere_until
+        self._mark = self._begin([self.MARK], arguments).decode()
 
     def _greet(self, connection: Any) -> None:
         """Asks on each new connection who is there: it may be another Redis by now."""
         connection.on_connect()
+        run = self._run_of(connection)
+        if run == self._run:
+            return
+        if self._run:
+            self._elsewhere_until = time.time() * clock.SECOND
+        self._run, self._mark = run, ""
+
+    def _run_of(self, connection: Any) -> str:
+        """The id of this run of Redis; one word for all where we are not allowed to ask."""
+        from redis.exceptions import ResponseError
+
         connection.send_command("INFO", "server")
-        found = RUN_ID.search(connection.read_response())
-        self._run = found[1].decode() if found else "unknown"
+        try:
+            found = RUN_ID.search(connection.read_response())
+        except ResponseError as error:
+            log.warning(
+                "Redis does not let its user run INFO (%s): when it is started anew with older "
+                "counts, that goes unnoticed; add +info to its rights",
+                error,
+            )
+            return "unknown"
+        return found[1].decode() if found else "unknown"
 
     def take(self, key_id: str, limits: Limits, now: int, cost: int) -> list[int]:
         self._refuse_while_failing()
@@ -316,11 +348,11 @@ class RedisStore:
     def _take(self, key_id: str, limits: Limits, now: int, cost: int) -> list[int]:
         windows = _windows(limits, now)
         for _ in range(self.TRIES):
-            run = self._run
-            keys = _redis_keys(run, key_id, windows)
-            answer, *spent = self._script([self.MARK, *keys], _arguments(limits, now, cost, run))
-            if run != self._run or answer == self.OTHER_RUN:
-                self._begin([self.MARK], [self._run, self._settle])
+            mark = self._mark
+            keys = _redis_keys(mark, key_id, windows)
+            answer, *spent = self._script([self.MARK, *keys], _arguments(limits, now, cost, mark))
+            if mark != self._mark or answer == self.OTHER_MARK:
+                self._read_mark()
             elif answer == self.TOO_EARLY:
                 raise CountsUnavailable("Redis was started anew: what was counted is read again")
             elif answer == self.FINE:
@@ -364,16 +396,16 @@ class RedisStore:
             raise CountsUnavailable(str(error)) from None
 
 
-def _redis_keys(run: str, key_id: str, windows: Sequence[tuple[str, int]]) -> list[str]:
-    return [f"latchkey:{run}:{key_id}:{name}:{start}" for name, start in windows]
+def _redis_keys(mark: str, key_id: str, windows: Sequence[tuple[str, int]]) -> list[str]:
+    return [f"latchkey:{mark}:{key_id}:{name}:{start}" for name, start in windows]
 
 
-def _arguments(limits: Limits, now: int, cost: int, run: str) -> list[Any]:
+def _arguments(limits: Limits, now: int, cost: int, mark: str) -> list[Any]:
     """As the script reads them: of each window its limit, how long it is kept, and its start."""
     of_windows = [
         (limit, _kept_for(name, now), clock.start_of(name, now)) for name, limit in limits
     ]
-    return [cost, run, *(value for window in of_windows for value in window), REDIS_SLACK]
+    return [cost, mark, *(value for window in of_windows for value in window), REDIS_SLACK]
 
 
 def _kept_for(window: str, now: int) -> int:

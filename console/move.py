@@ -13,7 +13,7 @@ import peewee
 from peewee import AutoField, BlobField, BooleanField, Field, JSONField
 from peewee import sqlite3 as sqlite  # type: ignore[attr-defined]
 
-from console import db, partitions
+from console import db, retention
 from console.errors import Conflict
 from console.models import TABLES, Change, Event, Key, Person, Project
 
@@ -36,14 +36,14 @@ class Differs(Exception):
     """What arrived is not what was sent. Nothing is kept of it."""
 
 
-def move(source: Path, now: int) -> Iterator[Moved]:
+def move(source: Path) -> Iterator[Moved]:
     """Copies the SQLite file into the database that is open: PostgreSQL, migrated and empty. Nobody
     may write to the file meanwhile. Yields each table once it is copied and compared.
 
     All of it is one transaction. Raises Conflict where there is anything, Differs, PeeweeException.
     """
     where = f"{source.resolve().as_uri()}?mode=ro"
-    partitions.prepare(now)
+    retention.prepare()
     with closing(sqlite.connect(where, uri=True, isolation_level=None)) as file, db.write():
         file.execute("BEGIN")
         _refuse_anything()

@@ -23,6 +23,11 @@ def use_days(days: int) -> None:
     _entry_days = days
 
 
+def prepare() -> None:
+    """Makes room for the entries of the days to come."""
+    partitions.prepare(clock.now(), _entry_days)
+
+
 def _prune_entries(most: int) -> int:
     return audit.prune_entries(_entry_days, most)
 
@@ -65,7 +70,7 @@ def prune_all() -> Counter[str]:
 
 def run(turn: Turn) -> Iterator[int]:
     """The same as a job; and makes room for the days to come."""
-    partitions.prepare(clock.now())
+    prepare()
     for _, count in prune(turn.write):
         if count:
             with turn.write():

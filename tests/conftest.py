@@ -220,10 +220,10 @@ def undivide() -> None:
     """All entries of our tests lie where none has a day of its own, also after a test in which
     those days have passed and gone."""
     there = partitions.all_of_them()
-    if any(one.end_at and not one.is_of_a_day for one in there):
+    if any(one.end_at and not one.is_of_days for one in there):
         return
     for one in there:
-        if one.is_of_a_day:
+        if one.is_of_days:
             db.handle.execute_sql(f'drop table "{one.name}"')
     end = (int(time.time()) // 86_400 + 1) * clock.DAY
     db.handle.execute_sql(

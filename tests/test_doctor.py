@@ -16,7 +16,7 @@ import pytest
 from flask import Flask
 
 from config import Config
-from console import SECRET_KEY_FILE, db, doctor, facts, limits
+from console import SECRET_KEY_FILE, db, doctor, facts, limits, partitions
 from console.actor import Actor
 from tests.conftest import Clock, MakeKey, need_redis
 from tests.mailbox import Mailbox
@@ -297,6 +297,17 @@ def test_postgresql_without_a_secret_key_in_the_settings(config: Config, owner: 
     assert "k" * 64 not in "".join(doctor.examine(told))
     if db.is_sqlite():
         assert doctor.examine(replace(config, secret_key="")) == []
+
+
+@pytest.mark.postgresql
+def test_a_postgresql_with_few_locks_for_many_tables_of_entries(
+    config: Config, owner: Actor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = partitions.Partition("entry_20310505", 0, 1, 0)
+    monkeypatch.setattr(partitions, "all_of_them", lambda: [table] * 1_000)
+    [found] = doctor.examine(config)
+    assert "entries lie in 1000 tables, and with max_locks_per_transaction = 64 few" in found
+    assert "set it to 256 in postgresql.conf" in found
 
 
 @pytest.mark.postgresql

@@ -4,6 +4,7 @@ import fcntl
 import json
 import os
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -414,3 +415,50 @@ def test_who_only_shows_does_without_what_cannot_be_stored(app: Flask, tmp_path:
     kept.settle_to_show()
     assert asked[1:] == ["[[1]]", "[[1]]", "[[2]]"]
     kept.close()
+
+
+def test_who_fails_to_store_what_was_left_behind_leaves_it_to_the_next(
+    make: MakeJournal, stored: Stored, tmp_path: Path
+) -> None:
+    gone, one = make(), make()
+    gone.append(b"[1]")
+    kill(gone)
+    stored.failures = 1
+    with pytest.raises(peewee.OperationalError):
+        one.recover()
+    make().recover()
+    assert stored == [[1]] and files(tmp_path) == []
+
+
+def test_a_batch_of_which_the_commit_was_not_heard_of_is_not_stored_twice(
+    make: MakeJournal, stored: Stored, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The connection ended between the commit and its answer."""
+    one, write = make(), db.write
+    one.append(b"[1]")
+
+    @contextmanager
+    def unheard(**more: Any) -> Iterator[None]:
+        with write(**more):
+            yield
+        raise peewee.OperationalError("the connection is lost")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(db, "write", unheard)
+        with pytest.raises(peewee.OperationalError):
+            one.settle()
+    one.append(b"[2]")
+    one.settle()
+    assert (stored, one.waiting()) == ([[1], [2]], 0)
+
+
+def test_a_draft_that_gets_its_name_meanwhile_stops_nobody(
+    make: MakeJournal, stored: Stored, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone, one = make(), make()
+    gone.append(b"[1]")
+    kill(gone)
+    listed = [Path(gone._directory / "0"), *gone._directory.iterdir()]
+    monkeypatch.setattr(Path, "iterdir", lambda _: iter(listed))
+    one.recover()
+    assert stored == [[1]]

@@ -323,9 +323,47 @@ def test_redis_that_came_back_with_old_counts_is_not_believed(
     assert [ask(secret).code for _ in range(3)] == [VALID] * 3
     [count] = shared._redis.scan_iter("*:minute:*")
     shared._redis.set(count, 1)
+    shared._redis.rename(count, count.replace(shared._mark.encode(), b"anotherrun:1"))
     shared._redis.set(shared.MARK, "anotherrun:1")
-    shared._redis.rename(count, count.replace(shared._run.encode(), b"anotherrun"))
     assert [ask(secret).code for _ in range(2)] == [VALID, RATE_LIMITED]
+
+
+def test_redis_that_gave_way_to_another_for_a_while_is_not_believed(
+    make_key: MakeKey, shared: limits.RedisStore
+) -> None:
+    """It still has its mark and the counts of before, and what the other let in is not in them."""
+    limits.use_store(shared)
+    _, secret = make_key(rate_limit={"per_minute": 4})
+    assert [ask(secret).code for _ in range(2)] == [VALID] * 2
+    mark, counts = shared._mark, {
+        key: shared._redis.get(key) for key in shared._redis.scan_iter("*:minute:*")
+    }  # fmt: skip
+    shared._redis.flushdb()
+    shared._run, shared._mark = "another", "another:1"  # as if we had talked to that one
+    assert ask(secret).code == VALID
+    for key, count in counts.items():
+        shared._redis.set(key, count)
+    shared._redis.set(shared.MARK, mark)
+    time.sleep(0.002)
+    shared._run, shared._mark = "another", "another:1"
+    shared._redis.connection_pool.disconnect()
+    assert [ask(secret).code for _ in range(2)] == [VALID, RATE_LIMITED]
+
+
+def test_redis_that_does_not_say_who_it_is_counts_all_the_same(
+    make_key: MakeKey, shared: limits.RedisStore
+) -> None:
+    rights = ["+@all", "-info", "~latchkey:*", "on", ">word"]
+    shared._redis.execute_command("ACL", "SETUSER", "latchkey-tests", *rights)
+    try:
+        url = REDIS_URL.replace("redis://", "redis://latchkey-tests:word@")
+        store = limits.RedisStore(url, settle_seconds=0)
+        limits.use_store(store)
+        _, secret = make_key(rate_limit={"per_minute": 2})
+        assert [ask(secret).code for _ in range(3)] == [VALID, VALID, RATE_LIMITED]
+        store._redis.close()
+    finally:
+        shared._redis.execute_command("ACL", "DELUSER", "latchkey-tests")
 
 
 def test_while_counts_are_read_again_limited_keys_wait(make_key: MakeKey, app: Flask) -> None:

@@ -273,6 +273,7 @@ def _redis_url(text: str) -> str:
         parts is None
         or parts.scheme not in ("redis", "rediss", "unix")
         or not parts.path + parts.netloc
+        or (parts.scheme != "unix" and not re.fullmatch(r"/?[0-9]*", parts.path))
     ):
         raise ValueError("redis://<host>:<port>/<number>, rediss://… or unix://<path> is allowed")
     return text

@@ -314,7 +314,7 @@ def _unavailable(request: Request, now: int) -> Verdict:
     global _unlogged, _logged_at
     if time.monotonic() - _logged_at > LOG_SECONDS or not _logged_at:
         log.exception(
-            "a check could not be made, nor %d before it",
+            "a check could not be made, and %d before it that were not logged",
             _unlogged,
             extra=logs.of(request.request_id),
         )

@@ -304,7 +304,10 @@ def prune() -> None:
 def move_to(url: str) -> None:
     """Copy this SQLite installation to PostgreSQL; the file stays as it is."""
     config = _config()
-    target = _config(DATABASE_URL=url).database_url
+    try:
+        target = _config(DATABASE_URL=url).database_url
+    except ConfigError as error:
+        raise click.UsageError(str(error).replace("LATCHKEY_DATABASE_URL=", "--to ")) from None
     source = db.sqlite_file(config.database_url)
     if source is None or db.sqlite_file(target) is not None:
         raise click.UsageError(
@@ -318,7 +321,7 @@ def move_to(url: str) -> None:
     except in_use.Taken as error:
         _fail(f"{error}: stop it, then try again", FAILED)
     click.echo(
-        f"{rows:,} rows are copied, and compared with those of {source}, which is as it was.\n"
+        f"{rows:,} rows are copied, and compared with those of {source}, which stays.\n"
         "Next: start every process with LATCHKEY_DATABASE_URL set to that address and one "
         f"LATCHKEY_SECRET_KEY, which is in {config.data_dir / SECRET_KEY_FILE} unless you set it."
     )
@@ -383,6 +386,7 @@ def _moved(config: Config, source: Path, target: str) -> int:
     journal.close()
     db.close()
     db.open_database(target)
+    move.require_empty()
     db.migrate(config.data_dir / LOCK_FILE)
     rows = 0
     for one in move.move(source):

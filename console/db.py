@@ -43,6 +43,9 @@ PATIENCE = {
     "keepalives_interval": 5,
     "keepalives_count": 3,
 }
+# And one that answers, but does not come to an end: nobody waits longer for a lock than on SQLite.
+PATIENCE_THERE = f"SET lock_timeout = '{BUSY_TIMEOUT_SECONDS}s'; SET statement_timeout = '30s'"
+UNHURRIED = "SET lock_timeout = 0; SET statement_timeout = 0"
 WAL_SIZE_LIMIT = 64 * 1024 * 1024
 CHANGES_SUFFIX = "-changes"
 FILE_ENDS = ("", "-wal", "-shm", CHANGES_SUFFIX)  # of SQLite's file, and of those beside it
@@ -117,6 +120,11 @@ class _Postgresql(ReconnectMixin, PostgresqlDatabase):  # type: ignore[misc]
         (peewee.OperationalError, "server closed the connection"),
         (peewee.OperationalError, "the connection is closed"),
     )
+
+    def _connect(self) -> Any:
+        connection = super()._connect()
+        connection.execute(PATIENCE_THERE)
+        return connection
 
 
 class NewerSchema(Exception):
@@ -466,11 +474,22 @@ def _migration_lock(lock_file: Path) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
         return
-    handle.execute_sql("select pg_advisory_lock(%s)", (MIGRATION_LOCK,))
+    with unhurried():
+        handle.execute_sql("select pg_advisory_lock(%s)", (MIGRATION_LOCK,))
+        try:
+            yield
+        finally:
+            handle.execute_sql("select pg_advisory_unlock(%s)", (MIGRATION_LOCK,))
+
+
+@contextmanager
+def unhurried() -> Iterator[None]:
+    """On PostgreSQL, statements within it may take as long as they do."""
+    handle.execute_sql(UNHURRIED)
     try:
         yield
     finally:
-        handle.execute_sql("select pg_advisory_unlock(%s)", (MIGRATION_LOCK,))
+        handle.execute_sql(PATIENCE_THERE)
 
 
 def has_wal_reset_bug(version: Sequence[int]) -> bool:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import peewee
-from peewee import AutoField, BlobField, BooleanField, Field, JSONField
+from peewee import SQL, AutoField, BlobField, BooleanField, Field, JSONField
 from peewee import sqlite3 as sqlite  # type: ignore[attr-defined]
 
 from console import db, retention
@@ -18,6 +18,8 @@ from console.errors import Conflict
 from console.models import TABLES, Change, Event, Key, Person, Project
 
 MOVED = tuple(model for model in TABLES if model is not Change)  # that one is SQLite's alone
+FIRST = (Project, Person, Key, Event)
+HISTORY = "schema_migration"
 ROWS_AT_ONCE = 10_000
 MODULUS = 2**256
 NUL = "\0"
@@ -44,7 +46,11 @@ def move(source: Path) -> Iterator[Moved]:
     """
     where = f"{source.resolve().as_uri()}?mode=ro"
     retention.prepare()
-    with closing(sqlite.connect(where, uri=True, isolation_level=None)) as file, db.write():
+    with (
+        closing(sqlite.connect(where, uri=True, isolation_level=None)) as file,
+        db.unhurried(),
+        db.write(),
+    ):
         file.execute("BEGIN")
         _refuse_anything()
         for model in MOVED:  # what an empty database notes of itself is noted by its processes
@@ -53,8 +59,17 @@ def move(source: Path) -> Iterator[Moved]:
             yield _move(file, model)
 
 
+def require_empty() -> None:
+    """Of the database that is open, before it is migrated. Raises Conflict."""
+    there = set(db.handle.get_tables())
+    if there and (HISTORY not in there or not there >= {model._meta.table_name for model in FIRST}):
+        raise Conflict("That database holds another program's tables: name one that is empty.")
+    if there:
+        _refuse_anything()
+
+
 def _refuse_anything() -> None:
-    if any(model.select().exists() for model in (Project, Person, Key, Event)):
+    if any(model.select(SQL("1")).exists() for model in FIRST):
         raise Conflict("That database holds an installation already: name one that is empty.")
 
 

@@ -160,4 +160,3 @@ def _no_long_wait() -> Iterator[None]:
     wait behind it."""
     db.handle.execute_sql(f"SET LOCAL lock_timeout = '{LOCK_SECONDS}s'")
     yield
-    db.handle.execute_sql("SET LOCAL lock_timeout = DEFAULT")

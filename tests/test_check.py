@@ -490,8 +490,8 @@ def test_what_fails_for_every_check_is_logged_now_and_then(
     check.check(Request(secret=text, request_id="req_last"))
     logged = [(record.__dict__["request_id"], record.getMessage()) for record in caplog.records]
     assert logged == [
-        ("req_0", "a check could not be made, nor 0 before it"),
-        ("req_last", "a check could not be made, nor 49 before it"),
+        ("req_0", "a check could not be made, and 0 before it that were not logged"),
+        ("req_last", "a check could not be made, and 49 before it that were not logged"),
     ]
 
 

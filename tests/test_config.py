@@ -138,7 +138,7 @@ NONSENSE = {
     "PORT": ["0", "65536", "-1", "80.0", "0x50", "eighty", "tcp://10.0.0.1:80", "\u0668\u0660",
              "9" * 5_000, "0" * 11 + "801234"],
     "HOST": ["http://localhost", "[::1]", "localhost:8000", "a b", "10.0.0.1/8", "-h"],
-    "REDIS_URL": ["redis", "http://127.0.0.1", "redis://", "redis://[::1"],
+    "REDIS_URL": ["redis", "http://127.0.0.1", "redis://", "redis://[::1", "redis://127.0.0.1/abc"],
     "KEY_LIMIT": ["0", "many", "1e3", "10000001"],
     "RETENTION_DAYS": ["0", "90d", "36501"],
     "AUDIT_MODE": ["lax", "1"],

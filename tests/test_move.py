@@ -118,3 +118,18 @@ def test_nobody_may_use_the_file_meanwhile(source: RunningServer, target: str) -
         told = moved(source, target)
     assert told.returncode == 1 and "a server or another command uses" in told.stderr
     assert databases.ask(target, "select count(*) from pg_tables where tablename = 'key'") == [(0,)]
+
+
+def test_a_database_of_another_program_is_refused_and_left_alone(
+    source: RunningServer, target: str
+) -> None:
+    databases.ask(target, "create table project (a text)")
+    told = moved(source, target)
+    assert told.returncode == 1 and "another program's tables: name one that is" in told.stderr
+    found = databases.ask(target, "select tablename from pg_tables where schemaname = 'public'")
+    assert found == [("project",)]
+
+
+def test_an_address_that_makes_no_sense_is_named_by_its_option(source: RunningServer) -> None:
+    told = moved(source, "mysql://x")
+    assert told.returncode == 2 and "--to (not shown) makes no sense: sqlite" in told.stderr

@@ -8,6 +8,8 @@ from console.journal import JournalFull
 
 blueprint = Blueprint("health", __name__)
 
+AGAIN = {"Retry-After": "1"}
+
 
 @blueprint.get("/healthz")
 def healthz() -> Response:
@@ -16,7 +18,7 @@ def healthz() -> Response:
 
 
 @blueprint.get("/readyz")
-def readyz() -> tuple[Response, int]:
+def readyz() -> tuple[Response, int, dict[str, str]]:
     """200 when a write to the database and an entry would succeed, else 503 naming why.
 
     Without Redis only limited keys are refused: 200, for all processes would have to stop at once.
@@ -26,10 +28,10 @@ def readyz() -> tuple[Response, int]:
         journal.probe()
     except peewee.PeeweeException:
         current_app.logger.exception("not ready")
-        return jsonify(status="unavailable", reason="the database cannot be written"), 503
+        return jsonify(status="unavailable", reason="the database cannot be written"), 503, AGAIN
     except (OSError, JournalFull):
         current_app.logger.exception("not ready")
-        return jsonify(status="unavailable", reason="the journal cannot be written"), 503
+        return jsonify(status="unavailable", reason="the journal cannot be written"), 503, AGAIN
     if limits.is_answering() is False:
-        return jsonify(status="degraded", reason="Redis does not answer"), 200
-    return jsonify(status="ok"), 200
+        return jsonify(status="degraded", reason="Redis does not answer"), 200, {}
+    return jsonify(status="ok"), 200, {}

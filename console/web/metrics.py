@@ -39,7 +39,7 @@ FORWARDED = (
 JOB_FIGURES: tuple[tuple[str, str, Callable[[Work], float | None]], ...] = (
     (
         "last_success_timestamp_seconds",
-        "When the job's last run ended, in seconds since 1970; absent if that run failed.",
+        "When a run of the job last ended well, in seconds since 1970; absent until one has.",
         lambda work: _seconds(work.succeeded_at),
     ),
     (
@@ -86,7 +86,9 @@ def show_metrics() -> Response:
         text = generate_latest(current_app.extensions[REGISTRY])
     except peewee.PeeweeException:
         current_app.logger.exception("no metrics")
-        return _say(503, "The database cannot be used at the moment.")
+        refusal = _say(503, "The database cannot be used at the moment.")
+        refusal.headers["Retry-After"] = "1"
+        return refusal
     return Response(text, content_type=CONTENT_TYPE_LATEST)
 
 

@@ -14,10 +14,11 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Self
 
+import peewee
 import pytest
 
 from tests.cluster import PATIENCE_SECONDS, Cluster, cluster
@@ -249,3 +250,28 @@ def test_jobs_are_done_by_one_process_at_a_time(four: Cluster) -> None:
             client.connection.request("GET", "/readyz")
             answer = client.connection.getresponse()
             assert (answer.status, answer.read()) == (200, b'{"status":"ok"}\n')
+
+
+def test_a_lock_that_somebody_holds_for_long_gives_503_and_leaves_the_process_alive(
+    four: Cluster, manager: str
+) -> None:
+    """More callers than a process has threads wait for it; whoever asks whether it lives does
+    not, and after five seconds nobody does."""
+    secret = new_key(four.servers[0], manager)["key"]
+    holder = peewee.PostgresqlDatabase(four.database.url, prefer_psycopg3=True)
+
+    def ask(_: int) -> str:
+        with Client(four.servers[0]) as client:
+            client.connection.timeout = 30  # some wait behind others
+            return client.check(secret)[1]
+
+    with closing(holder), holder.atomic(), ThreadPoolExecutor(24) as pool:
+        holder.execute_sql("lock table key")
+        asked = [pool.submit(ask, number) for number in range(24)]
+        time.sleep(0.5)
+        with Client(four.servers[0]) as client:
+            client.connection.request("GET", "/healthz")
+            assert client.connection.getresponse().status == 200
+        assert not any(one.done() for one in asked)
+        assert {one.result() for one in asked} == {"UNAVAILABLE"}
+    assert ask(0) == "VALID"

@@ -20,6 +20,7 @@ from bench import load
 from bench.fill import fill
 from bench.load import Load
 from bench.run import CHECK_PATH
+from console import in_use
 from tests.cluster import Cluster, nginx, postgres, redis_server
 from tests.server import RunningServer
 
@@ -91,6 +92,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="latchkey-scale-") as directory, ExitStack() as stack:
         work = Path(directory)
         fill(work, asked.keys, asked.entries)
+        in_use.let_go()
         with on_sqlite(work) as (port, roots):
             results["SQLite, 1 process"] = measure(work, port, roots, asked.seconds)
         database = stack.enter_context(postgres())

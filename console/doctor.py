@@ -83,8 +83,8 @@ def _data_dir(config: Config) -> Iterator[str]:
         return
     yield from map(_not_ours, filter(_is_not_ours, _paths(config)))
     yield from _secret_key(config)
-    left = journal.left_behind(directory)
-    if left:
+    is_open = os.access(directory / journal.DIRECTORY, os.R_OK | os.X_OK)
+    if is_open and (left := journal.left_behind(directory)):
         yield (
             f"{directory / journal.DIRECTORY} has {left} file{'s' * (left > 1)} of a process that "
             "is gone, with entries to be stored: start the server; one that runs does so by itself"

@@ -133,6 +133,7 @@ def test_a_secret_key_that_cannot_be_used(
 
 
 def test_another_secret_key_than_the_database_was_used_with(config: Config, owner: Actor) -> None:
+    facts.note_secret_key(config.secret_key)
     [found] = doctor.examine(replace(config, secret_key="o" * 40))
     assert found.startswith("the database was used with a secret key, and another is set here: ")
     assert "second factors" in found and "Set LATCHKEY_SECRET_KEY to that one, or" in found

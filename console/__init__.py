@@ -116,13 +116,23 @@ def start(config: Config) -> Config:
     except in_use.Taken as error:
         raise NotNow(str(error)) from None
     except (peewee.OperationalError, OSError) as error:
-        if db.sqlite_file(config.database_url) is None:
+        file = db.sqlite_file(config.database_url)
+        if file is None:
             raise NotNow(
                 f"PostgreSQL cannot be used: {' '.join(str(error).split())}; see that it runs, and "
                 "that LATCHKEY_DATABASE_URL is right"
             ) from None
         raise ConfigError(
-            f"the database cannot be opened: {error}; {_what_to_do(config.data_dir)}"
+            f"the database cannot be opened: {db.reason(error)}; "
+            f"{_what_to_do(config.data_dir, file)}"
+        ) from None
+    except peewee.DatabaseError as error:
+        file = db.sqlite_file(config.database_url)
+        if file is None or type(error) is not peewee.DatabaseError:
+            raise
+        raise ConfigError(
+            f"the database cannot be used: {file}: {error}; if it is damaged, restore a backup "
+            "(the command restore), else mend LATCHKEY_DATABASE_URL"
         ) from None
     projects.use_key_limit(config.key_limit)
     country.use_database(config.geoip_database)
@@ -138,11 +148,17 @@ def start(config: Config) -> Config:
     return config
 
 
-def _what_to_do(data_dir: Path) -> str:
+def _what_to_do(data_dir: Path, file: Path) -> str:
     """SQLite says of a full disk and of one that is no good the same."""
-    if shutil.disk_usage(data_dir).free < ROOM_BYTES:
-        return f"the disk of {data_dir} is full: make room"
-    return f"user {os.getuid()} must be able to write {data_dir} and what is in it"
+    if not os.path.isdir(file.parent):
+        return f"make the directory {file.parent} first, or mend LATCHKEY_DATABASE_URL"
+    places = list(dict.fromkeys((data_dir.resolve(), file.parent.resolve())))
+    for place in places:
+        with contextlib.suppress(OSError):  # it may not even be looked at
+            if shutil.disk_usage(place).free < ROOM_BYTES:
+                return f"the disk of {place} is full: make room"
+    named = " and ".join(map(str, places))
+    return f"user {os.getuid()} must be able to write {named} and what is in it"
 
 
 def _secret_key(data_dir: Path) -> str:
@@ -158,7 +174,20 @@ def _secret_key(data_dir: Path) -> str:
         with contextlib.suppress(FileExistsError):  # another starter was first; its key holds
             os.link(draft, path)
         os.unlink(draft)
-    key = path.read_text().strip()
+    return read_secret_key(path)
+
+
+def read_secret_key(path: Path) -> str:
+    """The key that was made there. Raises ConfigError where it cannot be used."""
+    try:
+        key = path.read_text().strip()
+    except OSError as error:
+        raise ConfigError(
+            f"{path} cannot be read: {error.strerror}; user {os.getuid()} must be able to read it: "
+            "chown it to the user that serves, and chmod 600 it"
+        ) from None
+    except UnicodeDecodeError:
+        key = ""
     if len(key) < settings.SECRET_KEY_MIN_LENGTH:
         raise ConfigError(
             f"{path} holds no key of at least {settings.SECRET_KEY_MIN_LENGTH} characters: "

@@ -25,8 +25,8 @@ import peewee
 from peewee import sqlite3  # type: ignore[attr-defined]
 
 from config import Config
-from console import SECRET_KEY_FILE, batch, db, facts, in_use
-from console.journal import Journal
+from console import LOCK_FILE, SECRET_KEY_FILE, batch, db, facts, in_use
+from console.journal import DIRECTORY, Journal
 
 log = logging.getLogger(__name__)
 
@@ -76,11 +76,16 @@ def make(config: Config, file: Path) -> Contents:
     """Copies the database as it is in one instant, with all that was answered before the call."""
     command = f"pg_dump --format=custom --file={shlex.quote(str(file))}"
     live = _database_file(config, f"{command} {{url}}")
+    if str(file) == "-":
+        raise BackupError("a backup is not written to the terminal or a pipe: name a file")
+    with _reading(live):
+        _require_there(live)
     with _told(f"{file} cannot be written"):
-        target = _target(file, live)
-        _open_live(config, live)
+        target = _target(config, file, live)
         try:
-            _catch_up(config)
+            with _reading(live):
+                _open_live(config, live)
+                _catch_up(config)
             with _draft(target, DRAFT_SECONDS) as draft:
                 rows = _copy_snapshot(draft)
                 made = verify(draft, name=f"the copy of {live}")
@@ -111,16 +116,53 @@ def _without_password(url: str) -> str:
     return urlunsplit(parts._replace(netloc=netloc, query=query))
 
 
-def _target(file: Path, live: Path) -> Path:
+@contextmanager
+def _reading(live: Path) -> Iterator[None]:
+    """What is in the way is with the database, not with the backup."""
+    with _told(
+        f"the database {live} cannot be read",
+        right="read and write it, and what is beside it: run this as the user that serves",
+        then="if it is damaged, restore a backup; else try again",
+    ):
+        yield
+
+
+def _require_there(live: Path) -> None:
+    if not live.exists():
+        raise BackupError(f"there is no database {live}: is LATCHKEY_DATA_DIR what serve uses?")
+
+
+def _target(config: Config, file: Path, live: Path) -> Path:
     """Where the backup goes: what a link leads to, and nothing that would be missed."""
     target = file.resolve()
+    data_dir = config.data_dir.resolve()
+    own = {data_dir / name for name in (DIRECTORY, LOCK_FILE, SECRET_KEY_FILE)}
+    if own & {target, *target.parents}:
+        raise BackupError(f"{file} is a place of Latchkey's own: name another file")
     if target in _family(live) or _is_same(target, live):
         raise BackupError(f"{file} belongs to the database itself: name another file")
     if not target.parent.is_dir():
         raise BackupError(f"{target.parent} is not there: make this directory first")
-    if target.exists() and not (target.is_file() and _head(target) in (b"", MAGIC)):
+    if target.exists() and not (target.is_file() and _is_empty_or_ours(target)):
         raise BackupError(f"{file} is there and is no backup: name another file")
+    for side in (_beside(target, suffix) for suffix in (WAL, ROLLBACK, in_use.SUFFIX)):
+        if side.exists():
+            raise BackupError(
+                f"{file} is a database that is or was in use: {side.name} lies beside it; name "
+                "another file"
+            )
     return target
+
+
+def _is_empty_or_ours(file: Path) -> bool:
+    """Whether nobody misses what is in it but for whom it was a backup."""
+    if (head := _head(file)) != MAGIC:
+        return not head
+    try:
+        with closing(_open_still(file)) as database:
+            return _has_our_tables(database)
+    except sqlite3.DatabaseError:
+        return False
 
 
 def _family(live: Path) -> set[Path]:
@@ -143,8 +185,6 @@ def _head(file: Path) -> bytes:
 
 def _open_live(config: Config, live: Path) -> None:
     """Opens it as it is: who has installed a newer version wants what was there before it."""
-    if not live.exists():
-        raise BackupError(f"there is no database {live}: is LATCHKEY_DATA_DIR what serve uses?")
     db.open_database(config.database_url, synchronous=config.synchronous)
     steps = _steps(db.handle.connection(), str(live))
     if steps != _known_steps():
@@ -255,11 +295,16 @@ def _note(made: Contents) -> None:
     try:
         facts.note(facts.LAST_BACKUP, json.dumps(told))
     except peewee.PeeweeException as error:  # the backup is good all the same
-        log.warning("that a backup was made could not be noted: %s", error)
+        log.warning("that a backup was made could not be noted: %s", db.reason(error))
 
 
 @contextmanager
-def _told(what: str) -> Iterator[None]:
+def _told(
+    what: str,
+    *,
+    right: str = "write there, and room",
+    then: str = "nothing was changed, try again",
+) -> Iterator[None]:
     """What the disk, SQLite or another process refuses, as one line."""
     try:
         yield
@@ -267,12 +312,12 @@ def _told(what: str) -> Iterator[None]:
         where = f" ({error.filename})" if error.filename else ""
         raise BackupError(
             f"{what}: {error.strerror or error}{where}; user {os.getuid()} needs the right to "
-            "write there, and room"
+            f"{right}"
         ) from None
     except in_use.Taken as error:
         raise BackupError(str(error)) from None
     except (peewee.PeeweeException, sqlite3.Error) as error:
-        raise BackupError(f"{what}: {error}; nothing was changed, try again") from None
+        raise BackupError(f"{what}: {db.reason(error)}; {then}") from None
 
 
 # --- verify -----------------------------------------------------------------------------------
@@ -321,9 +366,8 @@ def _contents(database: Any, file: Path, name: str) -> Contents:
 
 def _steps(database: Any, name: str) -> frozenset[str]:
     """The migrations that it has."""
-    tables = set(_tables(database))
     steps: frozenset[str] = frozenset()
-    if tables >= OURS | {"schema_migration"}:
+    if _has_our_tables(database):
         steps = frozenset(row[0] for row in database.execute("select name from schema_migration"))
     if FIRST_STEP not in steps:
         raise BackupError(
@@ -337,6 +381,10 @@ def _steps(database: Any, name: str) -> frozenset[str]:
             "then try again"
         )
     return steps
+
+
+def _has_our_tables(database: Any) -> bool:
+    return set(_tables(database)) >= OURS | {"schema_migration"}
 
 
 def _tables(database: Any) -> list[str]:

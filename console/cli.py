@@ -71,7 +71,7 @@ def main() -> None:
     except (NotNow, backup.BackupError, move.Differs) as error:
         _fail(str(error), FAILED)
     except peewee.PeeweeException as error:
-        _fail(f"the database cannot be used: {error}", FAILED)
+        _fail(f"the database cannot be used: {db.reason(error)}", FAILED)
     except UnicodeError:
         _fail("what was given is not text in UTF-8", FAILED)
 

@@ -523,3 +523,17 @@ def steps() -> tuple[list[str], list[str]]:
 def sqlite_version() -> tuple[int, ...]:
     """The version that peewee uses (pysqlite3's where it is installed)."""
     return tuple(peewee.__sqlite_version__)  # type: ignore[attr-defined]
+
+
+def reason(error: BaseException) -> str:
+    """What the database refused first. An error that SQLite has ended a transaction for hides
+    behind that of the rollback, for which there is nothing left."""
+    refused: list[BaseException] = []
+    one: BaseException | None = error
+    while one is not None and one not in refused:
+        refused.append(one)
+        one = one.__cause__ or one.__context__
+    kinds = peewee.PeeweeException, peewee.sqlite3.Error  # type: ignore[attr-defined]
+    told = (str(one) for one in refused if isinstance(one, kinds))
+    first = next((text for text in told if "no transaction is active" not in text), str(error))
+    return "the disk is full: make room" if "disk is full" in first else first

@@ -9,17 +9,20 @@ from pathlib import Path
 
 import peewee
 
-from config import Config
+from config import Config, ConfigError
 from console import (
     SECRET_KEY_FILE,
+    backup,
     clock,
     db,
+    facts,
     journal,
     limits,
     mail,
     oidc,
     partitions,
     people,
+    read_secret_key,
     sso,
     status,
 )
@@ -34,6 +37,7 @@ GB = 1_000_000_000
 FREE_MIN_BYTES = GB
 FREE_MIN_SHARE, FREE_ALWAYS_ENOUGH = 0.05, 10 * GB
 BACKUP_DAYS = 7
+IN_MEMORY = ":memory:"
 MOUNTS = Path("/proc/mounts")
 # On which locks or shared memory do not hold as on a disk of one's own.
 NETWORK_SYSTEMS = (
@@ -43,14 +47,20 @@ NETWORK_SYSTEMS = (
 
 def examine(config: Config) -> list[str]:
     """One finding a line; none when all is well."""
-    return [" ".join(finding.split()) for finding in _findings(config)]
+    return list(dict.fromkeys(" ".join(finding.split()) for finding in _findings(config)))
 
 
 def _findings(config: Config) -> Iterator[str]:
     for one in (
         _sqlite, _data_dir, _disk, _database, _redis, _network, _mail, _sign_on,
     ):  # fmt: skip
-        yield from one(config)
+        try:
+            yield from one(config)
+        except OSError as error:  # what may not even be looked at is a finding as well
+            yield (
+                f"{error.filename or 'what the settings name'} cannot be examined by user "
+                f"{os.getuid()}: {error.strerror or error}; run server and commands as one user"
+            )
 
 
 def _sqlite(config: Config) -> Iterator[str]:
@@ -68,16 +78,37 @@ def _data_dir(config: Config) -> Iterator[str]:
     if not directory.exists():
         yield f"{directory} is not there yet: start the server once"
         return
+    if not directory.is_dir():
+        yield f"LATCHKEY_DATA_DIR={str(directory)!r} is a file: name a directory"
+        return
     yield from map(_not_ours, filter(_is_not_ours, _paths(config)))
-    secret_key = directory / SECRET_KEY_FILE
-    if secret_key.exists() and stat.S_IMODE(secret_key.stat().st_mode) & 0o077:
-        yield f"{secret_key} can be read by others: chmod 600 it"
-    left = journal.left_behind(directory)
-    if left:
+    yield from _secret_key(config)
+    is_open = os.access(directory / journal.DIRECTORY, os.R_OK | os.X_OK)
+    if is_open and (left := journal.left_behind(directory)):
         yield (
             f"{directory / journal.DIRECTORY} has {left} file{'s' * (left > 1)} of a process that "
             "is gone, with entries to be stored: start the server; one that runs does so by itself"
         )
+
+
+def _secret_key(config: Config) -> Iterator[str]:
+    path = config.data_dir / SECRET_KEY_FILE
+    if not os.path.exists(path):
+        return
+    if stat.S_IMODE(path.stat().st_mode) & 0o077:
+        yield f"{path} can be read by others: chmod 600 it"
+    try:
+        _present_key(config)
+    except ConfigError as error:
+        yield str(error)
+
+
+def _present_key(config: Config) -> str:
+    """What serve would use; '' where it would make one. Raises ConfigError."""
+    path = config.data_dir / SECRET_KEY_FILE
+    if config.secret_key or not os.path.exists(path):
+        return config.secret_key
+    return read_secret_key(path)
 
 
 def _paths(config: Config) -> list[Path]:
@@ -86,7 +117,8 @@ def _paths(config: Config) -> list[Path]:
     paths = [directory, directory / journal.DIRECTORY]
     if file is not None:
         paths += [file.parent, *(file.with_name(file.name + end) for end in db.FILE_ENDS)]
-    return [path for path in dict.fromkeys(paths) if path.exists()]
+    # Of what is in a directory that is closed to this user, nothing is known.
+    return [path for path in {one.resolve(): one for one in paths}.values() if os.path.exists(path)]
 
 
 def _is_not_ours(path: Path) -> bool:
@@ -139,7 +171,8 @@ def _file_system(place: Path) -> str:
 
 def _database(config: Config) -> Iterator[str]:
     url, file = config.database_url, db.sqlite_file(config.database_url)
-    if file is not None and (not file.exists() or _is_not_ours(file)):
+    if file is not None and (not os.path.exists(file) or _is_not_ours(file)):
+        yield from _no_place(config, file)
         return  # opening it would make it, or what lies beside it, for the wrong user
     if file is None:
         yield from _shared_secret_key(config)
@@ -148,11 +181,26 @@ def _database(config: Config) -> Iterator[str]:
     try:
         db.open_database(url)
         yield from _server()
-        yield from _content()
+        yield from _content(config)
     except peewee.PeeweeException as error:
         yield f"LATCHKEY_DATABASE_URL names a database that cannot be used: {error}"
     finally:
         db.close()
+
+
+def _no_place(config: Config, file: Path) -> Iterator[str]:
+    """Where no start could make the file; the data directory it makes, and what that lies in."""
+    is_made = config.data_dir.resolve().is_relative_to(file.resolve().parent)
+    if str(file) == IN_MEMORY:
+        yield (
+            "LATCHKEY_DATABASE_URL names no file, and what is in memory alone is gone at the end: "
+            "name a file, as sqlite:////var/lib/latchkey/latchkey.db"
+        )
+    elif not is_made and not file.parent.is_dir():
+        yield (
+            f"LATCHKEY_DATABASE_URL names {file}, and the directory {file.parent} is not there: "
+            "make it, or mend the address"
+        )
 
 
 def _shared_secret_key(config: Config) -> Iterator[str]:
@@ -187,7 +235,7 @@ def _locks() -> Iterator[str]:
         )
 
 
-def _content() -> Iterator[str]:
+def _content(config: Config) -> Iterator[str]:
     pending, unknown = db.steps()
     if unknown:
         yield (
@@ -200,9 +248,25 @@ def _content() -> Iterator[str]:
             "then start the server, or run migrate"
         )
     else:
+        yield from _other_secret_key(config)
         if not people.anybody_yet():
             yield "nobody can sign in yet: run create-admin, or open the link that serve prints"
         yield from _backup()
+
+
+def _other_secret_key(config: Config) -> Iterator[str]:
+    noted = facts.read(facts.SECRET_KEY)
+    try:
+        present = _present_key(config)
+    except ConfigError:
+        return  # which is a finding already
+    if noted not in (None, facts.key_digest(present)):
+        here = "another is set here" if present else "there is none here"
+        yield (
+            f"the database was used with a secret key, and {here}: with another, "
+            f"{backup.UNREADABLE}. Set LATCHKEY_SECRET_KEY to that one, or put it back in "
+            f"{config.data_dir / SECRET_KEY_FILE}; where it is lost, start the server without it"
+        )
 
 
 def _backup() -> Iterator[str]:

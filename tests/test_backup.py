@@ -21,8 +21,21 @@ import pytest
 from flask import Flask
 from peewee import sqlite3
 
-from config import Config, ConfigError
-from console import backup, batch, check, cli, create_app, db, facts, in_use, journal, keys, start
+from config import Config
+from console import (
+    NotNow,
+    backup,
+    batch,
+    check,
+    cli,
+    create_app,
+    db,
+    facts,
+    in_use,
+    journal,
+    keys,
+    start,
+)
 from console.actor import Actor
 from console.backup import BackupError
 from console.journal import Journal
@@ -194,7 +207,15 @@ TARGETS: dict[str, tuple[str, str]] = {
     "a link to it": ("link.db", "belongs to the database itself"),
     "no such directory": ("no/where.db", "no is not there: make this directory first"),
     "a directory": ("data", "is there and is no backup"),
-    "another file": ("data/secret_key", "is there and is no backup"),
+    "another file": ("letter.txt", "is there and is no backup"),
+    "another database": ("foreign.db", "is there and is no backup"),
+    "a damaged database": ("damaged.db", "is there and is no backup"),
+    "one with a wal": ("wal.db", "was in use: wal.db-wal lies beside it"),
+    "one with a journal": ("rollback.db", "was in use: rollback.db-journal lies beside it"),
+    "one that is served": ("served.db", "was in use: served.db-in-use lies beside it"),
+    "the secret key": ("data/secret_key", "is a place of Latchkey's own"),
+    "the lock": ("data/latchkey.lock", "is a place of Latchkey's own"),
+    "the journal": ("data/journal/00000000000000000001-0badcafe.jsonseq", "Latchkey's own"),
     "a device": ("/dev/null", "is there and is no backup"),
     "too long a name": ("x" * 300, "File name too long"),
 }
@@ -204,12 +225,55 @@ TARGETS: dict[str, tuple[str, str]] = {
 def test_a_backup_takes_no_place_that_is_something_else(
     live: Path, config: Config, tmp_path: Path, name: str, message: str
 ) -> None:
-    (config.data_dir / "secret_key").write_text("s" * 40)
+    (tmp_path / "letter.txt").write_text("Dear reader, ")
     (tmp_path / "link.db").symlink_to(live)
+    change(tmp_path / "foreign.db", "create table key (name text)")
+    (tmp_path / "damaged.db").write_bytes(backup.MAGIC + b"\xff" * 4096)
+    for beside in ("wal.db-wal", "rollback.db-journal", "served.db-in-use"):
+        backup.make(config, tmp_path / beside.rpartition("-")[0])
+        (tmp_path / beside).touch()
     before = tree(tmp_path)
     with pytest.raises(BackupError, match=message):
         backup.make(config, tmp_path / name)
     assert tree(tmp_path) == before
+
+
+def test_a_dash_is_no_file(live: Path, config: Config, tmp_path: Path) -> None:
+    with pytest.raises(BackupError, match="name a file"):
+        backup.make(config, Path("-"))
+    assert not Path("-").exists()
+
+
+def test_a_database_that_is_none_is_blamed_and_not_the_backup(
+    live: Path, config: Config, tmp_path: Path
+) -> None:
+    stop()
+    live.write_text("Dear reader, " * 1000)
+    for side in ("-wal", "-shm"):
+        live.with_name(live.name + side).unlink(missing_ok=True)
+    with pytest.raises(BackupError) as raised:
+        backup.make(config, tmp_path / "saved.db")
+    told = str(raised.value)
+    assert told.startswith(f"the database {live} cannot be read: file is not a database; ")
+    assert "restore a backup" in told and "saved.db" not in told
+
+
+def test_a_full_disk_is_told_where_a_backup_is_not_noted(
+    live: Path, config: Config, tmp_path: Path, caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    note = facts.note
+
+    def without_room(name: str, value: str) -> None:
+        [(pages,)] = db.handle.execute_sql("pragma page_count")
+        db.handle.execute_sql(f"pragma max_page_count = {pages}")
+        note(name, value * 1000)
+
+    monkeypatch.setattr(facts, "note", without_room)
+    backup.make(config, tmp_path / "saved.db")
+    assert caplog.messages == [
+        "that a backup was made could not be noted: the disk is full: make room"
+    ]
 
 
 def test_a_directory_that_cannot_be_written_is_named(
@@ -611,7 +675,7 @@ def test_a_start_during_a_restore_waits_and_then_says_so(
     descriptor = in_use._open(live)
     assert in_use._is_locked(descriptor, in_use.fcntl.LOCK_EX)
     message = re.escape(f"{live} is being restored by another command: try again when it ends")
-    with pytest.raises(ConfigError, match=f"^{message}$"):
+    with pytest.raises(NotNow, match=f"^{message}$"):
         start(config)
     with pytest.raises(peewee.OperationalError, match=message):
         db.open_database(config.database_url)

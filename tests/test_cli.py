@@ -341,6 +341,25 @@ def test_a_file_that_is_no_database_is_an_error_of_one_line(
     assert "the database cannot be used" in run("migrate").error
 
 
+@pytest.mark.sqlite
+def test_a_full_disk_is_named_and_not_the_rollback_after_it(
+    run: Run, project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connect = db.open_database
+
+    def without_room(*args: Any, **named: Any) -> Any:
+        opened = connect(*args, **named)
+        [(pages,)] = opened.execute_sql("pragma page_count")
+        opened.execute_sql(f"pragma max_page_count = {pages}")
+        return opened
+
+    monkeypatch.setattr(db, "open_database", without_room)
+    ran = run("create-project", "--slug", "long", "--name", "n" * 80)
+    while ran.code == 0:
+        ran = run("create-project", "--slug", f"p{time.time_ns()}")
+    assert ran.error == "the database cannot be used: the disk is full: make room"
+
+
 def test_a_data_directory_that_is_a_file_is_an_error_of_one_line(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -99,6 +99,65 @@ def test_a_data_directory_that_is_not_there(config: Config, tmp_path: Path) -> N
     assert doctor.examine(fresh) == [f"{fresh.data_dir} is not there yet: start the server once"]
 
 
+def test_a_data_directory_that_is_a_file(config: Config, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    found = doctor.examine(in_directory(config, tmp_path / "file"))
+    assert found == [f"LATCHKEY_DATA_DIR='{tmp_path}/file' is a file: name a directory"]
+
+
+def test_a_database_where_none_can_be_made(config: Config, tmp_path: Path) -> None:
+    config.data_dir.mkdir(exist_ok=True)
+    file = tmp_path / "no" / "where.db"
+    assert doctor.examine(replace(config, database_url=f"sqlite:///{file}")) == [
+        f"LATCHKEY_DATABASE_URL names {file}, and the directory {file.parent} is not there: make "
+        "it, or mend the address"
+    ]
+    [found] = doctor.examine(replace(config, database_url="sqlite:///:memory:"))
+    assert found.startswith("LATCHKEY_DATABASE_URL names no file")
+
+
+@pytest.mark.parametrize("content", [b"", b"too short", b"\xff" * 64, None])
+def test_a_secret_key_that_cannot_be_used(
+    config: Config, owner: Actor, content: bytes | None
+) -> None:
+    path = config.data_dir / SECRET_KEY_FILE
+    if content is None:
+        path.mkdir(mode=0o700)
+    else:
+        path.write_bytes(content)
+        path.chmod(0o600)
+    found = [one for one in doctor.examine(replace(config, secret_key="")) if str(path) in one]
+    why = "cannot be read: Is a directory" if content is None else "holds no key of at least 32"
+    assert f"{path} {why}" in " ".join(found)
+    assert doctor.examine(config) == []  # where another is set, it is not used
+
+
+def test_another_secret_key_than_the_database_was_used_with(config: Config, owner: Actor) -> None:
+    facts.note_secret_key(config.secret_key)
+    [found] = doctor.examine(replace(config, secret_key="o" * 40))
+    assert found.startswith("the database was used with a secret key, and another is set here: ")
+    assert "second factors" in found and "Set LATCHKEY_SECRET_KEY to that one, or" in found
+    lost = doctor.examine(replace(config, secret_key=""))
+    assert "and there is none here: " in lost[-1]
+
+
+def test_what_may_not_be_looked_at_ends_no_examination(
+    config: Config, owner: Actor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def closed(_: Config) -> Iterator[str]:
+        yield "before"
+        raise PermissionError(13, "Permission denied", "/some/where")
+
+    monkeypatch.setattr(doctor, "_disk", closed)
+    found = doctor.examine(replace(config, mail_from="keys@shop.example"))
+    assert found[:2] == [
+        "before",
+        f"/some/where cannot be examined by user {os.getuid()}: Permission denied; run server and "
+        "commands as one user",
+    ]
+    assert found[2].startswith("LATCHKEY_MAIL_FROM is set")
+
+
 def test_nothing_is_made_by_looking(config: Config, tmp_path: Path) -> None:
     empty = in_directory(config, tmp_path / "empty")
     empty.data_dir.mkdir()
@@ -291,10 +350,10 @@ def test_postgresql_without_a_secret_key_in_the_settings(config: Config, owner: 
     assert first.startswith("LATCHKEY_SECRET_KEY is not set, and the database is PostgreSQL: each")
     assert first.endswith("Set it, to 32 random characters or more, the same for all")
     made = config.data_dir / SECRET_KEY_FILE
-    made.write_text("k" * 64)
+    made.write_text(config.secret_key)
     made.chmod(0o600)
     assert f"Set it, to what {made} holds, the same" in doctor.examine(told)[0]
-    assert "k" * 64 not in "".join(doctor.examine(told))
+    assert config.secret_key not in "".join(doctor.examine(told))
     if db.is_sqlite():
         assert doctor.examine(replace(config, secret_key="")) == []
 

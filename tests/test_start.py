@@ -46,6 +46,34 @@ def test_half_a_secret_key_stops_the_start(unset: Config, content: str) -> None:
         start(unset)
 
 
+def test_a_secret_key_that_cannot_be_read_is_named(unset: Config) -> None:
+    path = unset.data_dir / SECRET_KEY_FILE
+    path.mkdir(parents=True)
+    with pytest.raises(ConfigError, match=f"^{path} cannot be read: Is a directory; user"):
+        start(unset)
+    path.rmdir()
+    path.write_bytes(b"\xff" * 64)
+    with pytest.raises(ConfigError, match=f"^{path} holds no key of at least 32 characters"):
+        start(unset)
+
+
+@pytest.mark.sqlite
+def test_a_file_that_is_no_database_is_named(config: Config) -> None:
+    config.data_dir.mkdir()
+    file = config.data_dir / "latchkey.db"
+    file.write_text("Dear reader, " * 1000)
+    with pytest.raises(ConfigError, match=f"{file}: file is not a database; .* restore a backup"):
+        start(config)
+
+
+def test_a_directory_that_is_not_there_for_the_database_is_named(
+    config: Config, tmp_path: Path
+) -> None:
+    elsewhere = replace(config, database_url=f"sqlite:///{tmp_path}/no/where.db")
+    with pytest.raises(ConfigError, match=f"make the directory {tmp_path}/no first"):
+        start(elsewhere)
+
+
 def test_a_given_secret_key_is_not_stored(config: Config) -> None:
     assert start(config).secret_key == config.secret_key
     assert not (config.data_dir / SECRET_KEY_FILE).exists()

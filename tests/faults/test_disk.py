@@ -205,6 +205,27 @@ def test_a_directory_that_may_not_be_written_stops_the_start_in_one_line(
         assert took < REFUSED_SECONDS
 
 
+def test_commands_of_another_user_name_the_directory_that_is_closed_to_them(
+    tmp_path: Path, data: Path
+) -> None:
+    """Without the right to read everything, which only spares Python's own files."""
+    if os.getuid() != 0:
+        pytest.skip("only root gives files away")
+    give_to(data, 0, 0o700)
+    environ = RunningServer(data).environ
+    by = tuple(part for part in as_nobody() if "caps" not in part)
+    if run(environ, "--help", by=by).returncode:
+        pytest.skip("Python lies where nobody may read")
+    ran = run(environ, "doctor", by=by)
+    assert (ran.returncode, ran.stderr) == (1, "")
+    [line] = [line for line in ran.stdout.splitlines() if str(data) in line]
+    assert line.startswith(f"{data} belongs to user 0, and this is user {NOBODY}: run server")
+    ran = run(environ, "backup", str(tmp_path / "saved.db"), by=by)
+    [line] = ran.stderr.splitlines()
+    assert f"the database {data}/latchkey.db cannot be read: Permission denied" in line
+    assert "saved.db" not in line
+
+
 def in_every_thread(call: Callable[[], requests.Response]) -> list[requests.Response]:
     """So many at once that no thread of the server's is left out."""
     with ThreadPoolExecutor(2 * THREADS) as pool:

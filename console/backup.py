@@ -430,7 +430,8 @@ def _secret_key_of(database: Any) -> str | None:
 def restore(config: Config, file: Path, *, with_other_secret_key: bool = False) -> Contents:
     """Puts a backup in the database's place, which stays beside it as `.before-restore`. Until all
     is verified, nothing of what is there is touched."""
-    command = f"pg_restore --no-owner --dbname={{url}} {shlex.quote(str(file))}, into a new database"
+    named = shlex.quote(str(file))
+    command = f"pg_restore --no-owner --dbname={{url}} {named}, into a new database"
     live = _database_file(config, command)
     with _told(f"{file} cannot be restored"):
         _require_sqlite(file, str(file))

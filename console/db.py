@@ -275,6 +275,11 @@ def _one_writer(wait_seconds: float) -> Iterator[None]:
     try:
         with _waiting_at_most(wait_seconds - (time.monotonic() - began)), _counted():
             yield
+    except peewee.OperationalError as error:
+        # So it was opened when nobody might write it, and would stay so for ever.
+        if "readonly" in str(error) and not handle.in_transaction():
+            close()
+        raise
     finally:
         _writer.release()
 

@@ -379,7 +379,7 @@ def test_postgresql_has_commands_of_its_own(config: Config, tmp_path: Path) -> N
     shown = "'postgresql://ada@db.example.com/keys?sslmode=require'"
     for call, command in (
         (backup.make, f"pg_dump --format=custom --file='/b/a b.dump' {shown}"),
-        (backup.restore, f"pg_restore --no-owner --dbname={shown} '/b/a b.dump', into a new database"),
+        (backup.restore, f"pg_restore --no-owner --dbname={shown} '/b/a b.dump', into a new"),
     ):
         with pytest.raises(BackupError) as raised:
             call(elsewhere, Path("/b/a b.dump"))

@@ -18,15 +18,23 @@ demo: .venv/run.stamp
 WORKERS ?= auto
 PYTEST = env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
+# In CI's time: what is left out of each run there. The file that `make dist` builds is tried by `make test`; on PostgreSQL
+# CI tries what the domain does, and `make test-postgresql` pages, forms and generated calls as well.
+SHORT_LEFT_OUT := $(if $(SHORT),--ignore=tests/test_dist.py)
+SHORT_LEFT_OUT_THERE := $(if $(SHORT),$(foreach one,*page* *_forms* key_table* fuzz* bad_input* web.py headers* \
+  fetch_metadata* hostile* api_docs* docs* document* integrate* proxy_files* route_* forward* calendar* \
+  known_mistakes* house* dist* ship* logs* config* overview* seed* clients* country* demo* text_* words*, \
+  --ignore-glob='*/test_$(one)'))
+
 # On SQLite.
 test: .venv/dev.stamp
-	TEST_DATABASE_URL='' $(PYTEST)
+	TEST_DATABASE_URL='' $(PYTEST) $(SHORT_LEFT_OUT)
 
 # On PostgreSQL, in databases that are made there for it (latchkey_test_gw0 …) and dropped. Left out
 # is what stands before Latchkey and never sees the database, and what brings databases of its own.
 test-postgresql: export TEST_DATABASE_URL ?= postgresql://postgres@127.0.0.1:5432/latchkey_test
 test-postgresql: .venv/dev.stamp
-	$(PYTEST) -m "not browser and not outside"
+	$(PYTEST) -m "not browser and not outside$(if $(SHORT), and not service)" $(SHORT_LEFT_OUT_THERE)
 
 # The faults of tests/faults at length; its README says what and how long.
 test-faults: export FAULTS := long
@@ -46,8 +54,9 @@ fmt: .venv/dev.stamp
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# What CI runs: with twice as many generated calls. Before a release: FUZZ_CASES=500 make test
-check: export FUZZ_CASES ?= 50
+# What CI runs, in its 20 minutes. Before a release: FUZZ_CASES=500 make test; make test-postgresql test-faults
+check: export SHORT := 1
+check: export WORKERS := 3
 check: .venv/proxies.stamp lint types test test-postgresql
 
 # Latchkey as one file, dist/latchkey, that needs nothing installed; needs binutils and Python's shared library.

@@ -178,7 +178,7 @@ class Question(Fields):
         Annotated[
             str,
             AfterValidator(_path),
-            text_schema("/tasks", pattern=r"^($|/|\*$|(?!/)[^?#]*://)"),
+            text_schema("/tasks", pattern=r"^($|/|\*$|[A-Za-z]+://[A-Za-z0-9.:-]*(/|$))"),
         ]
         | None
     ) = None

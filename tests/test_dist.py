@@ -134,7 +134,7 @@ def test_a_page_shows_the_shipped_files(
     "command, setting, value, said",
     [
         ("migrate", "DATABASE_URL", "postgresql://127.0.0.1:1/keys", "Connection refused"),
-        ("doctor", "APPRISE_URLS", "tgram://123456789:abcdefghijklmnop/1/", "Nothing to mend."),
+        ("doctor", "APPRISE_URLS", "tgram://123456789:abcdefghijklmnop/1/", "no backup yet"),
     ],
 )
 def test_what_is_looked_for_by_name_is_inside(

@@ -35,12 +35,12 @@ def before_the_next_write(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable
     one_writer = db._one_writer
 
     @contextmanager
-    def delayed() -> Iterator[None]:
+    def delayed(wait_seconds: float) -> Iterator[None]:
         if waiting and not db.handle.in_transaction():
             act = waiting.pop()
-            with one_writer():
+            with one_writer(wait_seconds):
                 act()
-        with one_writer():
+        with one_writer(wait_seconds):
             yield
 
     monkeypatch.setattr(db, "_one_writer", delayed)

@@ -102,7 +102,7 @@ LATER: tuple[tuple[str, dict[str, Any]], ...] = (
         },
     ),
     ("job", {"name": "watch", "position": 1}),
-    ("fact", {"name": "last_backup", "value": "1"}),
+    ("fact", {"name": "last_backup", "value": '{"bytes": 1}'}),
 )
 PAGES = {
     "/projects": "Shop",

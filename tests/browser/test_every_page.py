@@ -143,9 +143,11 @@ def console(
 def assert_good(
     watched: Watched, expected: str = "status of 4", examined: tuple[int, ...] = EXAMINED
 ) -> None:
-    """The page as it stands, at every width; complaints of the console but for refusals."""
+    """The page as it stands, at every width; complaints of the console but for refusals. In the
+    dark only colours are others."""
     page = watched.page
-    for width in WIDTHS:
+    is_dark = page.evaluate("matchMedia('(prefers-color-scheme: dark)').matches")
+    for width in EXAMINED[:1] if is_dark else WIDTHS:
         page.set_viewport_size({"width": width, "height": 800})
         assert not too_wide(page), f"wider than {width}"
         if width in examined:

@@ -55,6 +55,7 @@ fmt: .venv/dev.stamp
 # What CI runs, in its 20 minutes. Before a release: FUZZ_CASES=500 make test; make test-postgresql test-faults
 check: export SHORT := 1
 check: export WORKERS := 3
+check: export FUZZ_CASES ?= 10
 check: .venv/proxies.stamp lint types test test-postgresql
 
 # Latchkey as one file, dist/latchkey, that needs nothing installed; needs binutils and Python's shared library.

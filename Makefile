@@ -21,8 +21,8 @@ PYTEST = env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pytest -n $(WORKERS) --
 # In CI's time: all but the file that `make dist` builds, and light pages; and on PostgreSQL what the domain does. Both runs
 # have all of it without SHORT.
 DOMAIN := keys key_list key_import key_versions check limits audit db partitions move journal jobs projects \
-  sessions throttle signin chain activity usage search idempotency webhooks alerts notices watch invitations \
-  rights events_complete doors upgrade permission_table
+  sessions throttle signin chain activity usage search idempotency webhooks alerts watch \
+  rights doors upgrade permission_table
 
 # On SQLite.
 test: .venv/dev.stamp

@@ -30,7 +30,6 @@ LOCK_SECONDS = 1
 COUNTED_MAX = 1_000_000  # rows: to count more takes too long
 NAMED = re.compile(r"entry_(before_)?\d{8}")
 BOUNDS = re.compile(r"FROM \(('-?\d+'|MINVALUE)\) TO \('(-?\d+)'\)")
-OTHER = "entry_other"
 HELD = "partitions"
 
 

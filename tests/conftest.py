@@ -13,7 +13,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import pyotp
 import pytest
@@ -98,26 +98,28 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items[:] = [item for item in items if not item.get_closest_marker(other)]
 
 
+def cannot_run(reason: str) -> NoReturn:
+    """The test is skipped, or fails where nothing may be."""
+    if os.environ.get("TESTS_SKIP_NOTHING"):
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
 def need(program: str, install: str = "") -> str:
-    """The program's path; without it the test is skipped, or fails where nothing may be."""
+    """The program's path; without it the test cannot run."""
     path = shutil.which(program) or shutil.which(program, path=Path(sys.executable).parent)
     if path is None:
-        reason = f"{program} is not installed ({install or f'apt-get install {program}'})"
-        if os.environ.get("TESTS_SKIP_NOTHING"):
-            pytest.fail(reason)
-        pytest.skip(reason)
+        cannot_run(f"{program} is not installed ({install or f'apt-get install {program}'})")
     return path
 
 
 def need_redis(url: str) -> None:
-    """Without a Redis that answers the test is skipped, or fails where nothing may be."""
+    """Without a Redis that answers the test cannot run."""
     try:
         with redis.Redis.from_url(url, socket_connect_timeout=1) as store:
             store.ping()
     except redis.RedisError as error:
-        if os.environ.get("TESTS_SKIP_NOTHING"):
-            raise
-        pytest.skip(f"no Redis answers at {url}: {error}")
+        cannot_run(f"no Redis answers at {url}: {error}")
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 import pytest
 
@@ -29,11 +29,15 @@ CLIENTS = 8
 ROUND_SECONDS = 0.4
 
 
+class HasPort(Protocol):
+    port: int
+
+
 class Client:
     """One connection to a server, kept open."""
 
-    def __init__(self, server: RunningServer) -> None:
-        self.connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=10)
+    def __init__(self, server: HasPort) -> None:
+        self.connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=20)
 
     def __enter__(self) -> Self:
         return self

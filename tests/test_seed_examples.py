@@ -28,7 +28,7 @@ from console.api import document
 from console.api.calls import CALLS
 from console.check import CODES
 from console.errors import Refused
-from tests.conftest import PASSWORD, need
+from tests.conftest import PASSWORD, cannot_run, need
 from tests.server import ROOT, RunningServer
 from tests.test_seeds import (
     OWNER,
@@ -254,9 +254,7 @@ def _runner(block: Block) -> list[str]:
     if block.language == "js":
         return [need("node")]
     if importlib.util.find_spec("requests") is None:
-        (pytest.fail if os.environ.get("TESTS_SKIP_NOTHING") else pytest.skip)(
-            "the Python package requests is not installed"
-        )
+        cannot_run("the Python package requests is not installed")
     return [sys.executable]
 
 

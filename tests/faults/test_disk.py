@@ -16,6 +16,7 @@ import requests
 
 from console.db import CHANGES_SUFFIX
 from console.server import THREADS
+from tests.conftest import cannot_run
 from tests.faults.conftest import IS_LONG
 from tests.faults.owner import Owner
 from tests.server import ROOT, RunningServer
@@ -41,7 +42,7 @@ def disk(tmp_path: Path) -> Iterator[Path]:
         capture_output=True,
     )
     if mounted.returncode:
-        pytest.skip("only root may mount a disk, and not in every container")
+        cannot_run("only root may mount a disk, and not in every container")
     yield place
     subprocess.run(["umount", "--lazy", str(place)], check=True)
 
@@ -163,7 +164,7 @@ def as_nobody() -> tuple[str, ...]:
     ids = f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups"
     command = ("setpriv", *ids, *reads_all)
     if subprocess.run([*command, "true"], capture_output=True).returncode:
-        pytest.skip("this container lets nobody keep a right")
+        cannot_run("this container lets nobody keep a right")
     return command
 
 
@@ -193,7 +194,7 @@ def test_a_directory_that_may_not_be_written_stops_the_start_in_one_line(
 ) -> None:
     user = 0 if fault == "somebody else's" else NOBODY
     if user == 0 and os.getuid() != 0:
-        pytest.skip("only root gives files away")
+        cannot_run("only root gives files away")
     for path in data.iterdir():
         give_to(path, user, 0o500 if path.is_dir() else 0o400)
     give_to(data, user, 0o700 if fault == "files only" else 0o555)
@@ -212,12 +213,12 @@ def test_commands_of_another_user_name_the_directory_that_is_closed_to_them(
 ) -> None:
     """Without the right to read everything, which only spares Python's own files."""
     if os.getuid() != 0:
-        pytest.skip("only root gives files away")
+        cannot_run("only root gives files away")
     give_to(data, 0, 0o700)
     environ = RunningServer(data).environ
     by = tuple(part for part in as_nobody() if "caps" not in part)
     if run(environ, "--help", by=by).returncode:
-        pytest.skip("Python lies where nobody may read")
+        cannot_run("Python lies where nobody may read")
     ran = run(environ, "doctor", by=by)
     assert (ran.returncode, ran.stderr) == (1, "")
     [line] = [line for line in ran.stdout.splitlines() if str(data) in line]

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Any
 
 import peewee
 import pytest
@@ -30,7 +30,6 @@ pytestmark = [pytest.mark.service, pytest.mark.outside]
 CHANGES = int(os.environ.get("CHANGES", "15"))
 ROUNDS = int(os.environ.get("ROUNDS", "1"))
 CLIENTS = 4
-FORWARDED = {"X-Forwarded-Method": "GET", "X-Forwarded-Uri": "/tasks"}
 # What a process that dies, or nginx that has lost it, may do to a request.
 BROKEN = (OSError, http.client.HTTPException)
 
@@ -47,21 +46,15 @@ def manager(four: Cluster) -> str:
     return make_key(four.servers[0], "--permission", "keys:manage")
 
 
-class Balanced:
+class Balanced(Client):
     """A connection to nginx, and so to any of the processes."""
 
-    def __init__(self, cluster: Cluster) -> None:
-        self.connection = http.client.HTTPConnection("127.0.0.1", cluster.port, timeout=30)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.connection.close()
-
-    def check(self, secret: str) -> tuple[int, str, str]:
+    def check(self, secret: str, path: str = "/tasks") -> tuple[int, str, str]:
         """The status of a check, its code, and its request's id; 503 too where nobody answers."""
-        headers = {"Authorization": f"Bearer {secret}", **FORWARDED}
+        headers = {
+            "Authorization": f"Bearer {secret}", "X-Forwarded-Method": "GET",
+            "X-Forwarded-Uri": path,
+        }  # fmt: skip
         try:
             self.connection.request("GET", "/forward-auth/traefik", headers=headers)
             answer = self.connection.getresponse()

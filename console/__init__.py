@@ -174,10 +174,18 @@ def _secret_key(data_dir: Path) -> str:
         with contextlib.suppress(FileExistsError):  # another starter was first; its key holds
             os.link(draft, path)
         os.unlink(draft)
-    return read_secret_key(path)
+    return _read_secret_key(path)
 
 
-def read_secret_key(path: Path) -> str:
+def present_secret_key(config: Config) -> str:
+    """The key that a server would use; '' where it would make one. Raises ConfigError."""
+    path = config.data_dir / SECRET_KEY_FILE
+    if config.secret_key or not os.path.exists(path):
+        return config.secret_key
+    return _read_secret_key(path)
+
+
+def _read_secret_key(path: Path) -> str:
     """The key that was made there. Raises ConfigError where it cannot be used."""
     try:
         key = path.read_text().strip()

@@ -25,7 +25,7 @@ import peewee
 from peewee import sqlite3  # type: ignore[attr-defined]
 
 from config import Config
-from console import LOCK_FILE, SECRET_KEY_FILE, batch, db, facts, in_use
+from console import LOCK_FILE, SECRET_KEY_FILE, batch, db, facts, in_use, present_secret_key
 from console.journal import DIRECTORY, Journal
 
 log = logging.getLogger(__name__)
@@ -460,7 +460,7 @@ def _restore(config: Config, file: Path, live: Path, with_other_secret_key: bool
 
 def _require_key(config: Config, restored: Contents, file: Path) -> None:
     key_file = config.data_dir / SECRET_KEY_FILE
-    present = config.secret_key or (key_file.read_text().strip() if key_file.exists() else "")
+    present = present_secret_key(config)
     if restored.secret_key in (None, facts.key_digest(present)):
         return
     here = "there is none here yet" if not present else "another one is set here"

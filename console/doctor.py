@@ -22,7 +22,7 @@ from console import (
     oidc,
     partitions,
     people,
-    read_secret_key,
+    present_secret_key,
     sso,
     status,
 )
@@ -98,17 +98,9 @@ def _secret_key(config: Config) -> Iterator[str]:
     if stat.S_IMODE(path.stat().st_mode) & 0o077:
         yield f"{path} can be read by others: chmod 600 it"
     try:
-        _present_key(config)
+        present_secret_key(config)
     except ConfigError as error:
         yield str(error)
-
-
-def _present_key(config: Config) -> str:
-    """What serve would use; '' where it would make one. Raises ConfigError."""
-    path = config.data_dir / SECRET_KEY_FILE
-    if config.secret_key or not os.path.exists(path):
-        return config.secret_key
-    return read_secret_key(path)
 
 
 def _paths(config: Config) -> list[Path]:
@@ -257,7 +249,7 @@ def _content(config: Config) -> Iterator[str]:
 def _other_secret_key(config: Config) -> Iterator[str]:
     noted = facts.read(facts.SECRET_KEY)
     try:
-        present = _present_key(config)
+        present = present_secret_key(config)
     except ConfigError:
         return  # which is a finding already
     if noted not in (None, facts.key_digest(present)):

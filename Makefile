@@ -20,9 +20,8 @@ PYTEST = env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pytest -n $(WORKERS) --
 
 # In CI's time: all but the file that `make dist` builds, and light pages; and on PostgreSQL what the domain does. Both runs
 # have all of it without SHORT.
-DOMAIN := keys key_list key_import key_versions check limits audit db partitions move journal jobs projects \
-  sessions throttle signin chain activity usage search idempotency webhooks alerts watch \
-  rights doors upgrade permission_table
+DOMAIN := keys check limits audit db partitions move journal jobs sessions throttle chain usage search idempotency \
+  webhooks rights doors upgrade permission_table
 
 # On SQLite.
 test: .venv/dev.stamp
@@ -55,7 +54,6 @@ fmt: .venv/dev.stamp
 # What CI runs, in its 20 minutes. Before a release: FUZZ_CASES=500 make test; make test-postgresql test-faults
 check: export SHORT := 1
 check: export WORKERS := 3
-check: export FUZZ_CASES ?= 10
 check: .venv/proxies.stamp lint types test test-postgresql
 
 # Latchkey as one file, dist/latchkey, that needs nothing installed; needs binutils and Python's shared library.

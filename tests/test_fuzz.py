@@ -15,7 +15,10 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from schemathesis import Case, GenerationMode
 from schemathesis.config import SchemathesisConfig
-from schemathesis.specs.openapi.checks import negative_data_rejection
+from schemathesis.specs.openapi.checks import (
+    ensure_resource_availability,
+    negative_data_rejection,
+)
 
 from config import Config
 from console import actor, db, journal, keys, members, people, projects, signin, webhooks
@@ -37,6 +40,8 @@ FUZZ = settings(
     suppress_health_check=list(HealthCheck),
 )
 KEYS_NO_LIMIT = 10_000_000
+# What a project that was just created has not.
+NOT_THERE_YET = ("remove_calendar_link",)
 
 # Where a description cannot say all that a rule does, data that fits it may be refused with 400.
 CANNOT_SAY = {
@@ -234,12 +239,15 @@ def test_calls_one_after_the_other_keep_to_their_descriptions(api: Any, world: W
             world.place_values(case)
 
         def validate_response(self, response: Any, case: Case, **kwargs: Any) -> None:
+            excluded = [negative_data_rejection] if is_another_format(case) else []
+            if case.operation.definition.raw["operationId"] in NOT_THERE_YET:
+                excluded.append(ensure_resource_availability)
             case.validate_response(
                 response,
                 headers=kwargs["headers"],
                 transport_kwargs=kwargs,
                 recorder=self.recorder,
-                excluded_checks=[negative_data_rejection] if is_another_format(case) else [],
+                excluded_checks=excluded,
             )
 
     Workflow.run(settings=settings(FUZZ, max_examples=max(CASES // 2, 5), stateful_step_count=15))

@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -16,6 +17,15 @@ from tests.databases import ask, database_of
 
 ROOT = Path(__file__).parent.parent
 START_SECONDS = 60
+WAIT_SECONDS = 60
+
+
+def wait_until(is_so: Callable[[], Any], seconds: float = WAIT_SECONDS) -> None:
+    """For what comes about by itself, soon; that it does not fails the test."""
+    deadline = time.monotonic() + seconds
+    while not is_so():
+        assert time.monotonic() < deadline, f"it did not come about in {seconds} s"
+        time.sleep(0.01)
 
 
 def free_port() -> int:

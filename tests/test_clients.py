@@ -34,7 +34,7 @@ import pytest
 
 from tests.conftest import PASSWORD, bearer, need
 from tests.proxies import Answer, call
-from tests.server import ROOT, RunningServer, free_port
+from tests.server import ROOT, RunningServer, free_port, wait_until
 
 pytestmark = [pytest.mark.service, pytest.mark.outside]
 
@@ -75,13 +75,6 @@ def report_no_more() -> None:
     """Before a server stops: what waits would otherwise be reported to nobody, with a warning."""
     for client in made:
         client.outcomes.clear()
-
-
-def wait_until(is_so: Callable[[], Any]) -> None:
-    deadline = time.monotonic() + WAIT_SECONDS
-    while not is_so():
-        assert time.monotonic() < deadline, "it did not come about"
-        time.sleep(0.02)
 
 
 def status_in(path: str) -> int:

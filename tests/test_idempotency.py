@@ -4,9 +4,7 @@ database from which a secret could be read."""
 import hashlib
 import json
 import socket
-import time
 import urllib.request
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +25,7 @@ from tests.conftest import (
     at_once,
     bearer,
 )
-from tests.server import RunningServer
+from tests.server import RunningServer, wait_until
 
 HEADER = {"Idempotency-Key": "3f1c9a52-7f0e-4a37"}
 OTHER = {"Idempotency-Key": "a4d0e6c8-11b2-4c3d"}
@@ -270,7 +268,7 @@ def test_killed_between_commit_and_answer_it_answers_the_same_key_when_asked_aga
         headers = [f"retry-{number}-{'x' * 16}" for number in range(5)]
         for number, header in enumerate(headers):
             connection = raw_create(server, secret, header)
-            wait_for(lambda: count_of_retried(server) > number)  # noqa: B023  (called at once)
+            wait_until(lambda: count_of_retried(server) > number)  # noqa: B023  (called at once)
             server.kill()
             connection.close()
             server.start()
@@ -308,10 +306,3 @@ def post_again(server: RunningServer, secret: str, key: str) -> Any:
     with urllib.request.urlopen(request, timeout=20) as answer:
         assert answer.status == 201
         return json.loads(answer.read())
-
-
-def wait_for(is_so: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 10
-    while not is_so():
-        assert time.monotonic() < deadline
-        time.sleep(0.002)

@@ -29,7 +29,7 @@ from console.api.calls import CALLS
 from console.check import CODES
 from console.errors import Refused
 from tests.conftest import PASSWORD, cannot_run, need
-from tests.server import ROOT, RunningServer
+from tests.server import ROOT, RunningServer, wait_until
 from tests.test_seeds import (
     OWNER,
     Answer,
@@ -37,7 +37,6 @@ from tests.test_seeds import (
     Installation,
     in_seconds,
     shown_secret,
-    wait_until,
 )
 
 pytestmark = pytest.mark.service

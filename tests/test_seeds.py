@@ -9,7 +9,6 @@ import http.client
 import http.cookiejar
 import json
 import re
-import time
 import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -20,12 +19,11 @@ from typing import Any
 import pytest
 
 from tests.conftest import PASSWORD
-from tests.server import RunningServer
+from tests.server import RunningServer, wait_until
 
 pytestmark = pytest.mark.service
 
 OWNER = "ada@example.com"
-EXPIRY_SECONDS = 15  # how long a key that is about to expire is waited for
 ENTRY_COLUMNS = ("at", "method", "endpoint", "ip", "country", "status")
 
 
@@ -115,14 +113,6 @@ def latchkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]
         assert answer.status == 200, answer.text
         installation.token = answer.json["access_token"]
         yield installation
-
-
-def wait_until(is_so: Callable[[], bool]) -> None:
-    """For what only the passing of real time brings about."""
-    deadline = time.monotonic() + EXPIRY_SECONDS
-    while not is_so():
-        assert time.monotonic() < deadline, "it did not come about"
-        time.sleep(0.05)
 
 
 def in_seconds(seconds: int) -> str:

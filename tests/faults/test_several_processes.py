@@ -12,7 +12,7 @@ import os
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
@@ -21,8 +21,8 @@ from typing import Any
 import peewee
 import pytest
 
-from tests.cluster import PATIENCE_SECONDS, Cluster, cluster
-from tests.server import RunningServer
+from tests.cluster import Cluster, cluster
+from tests.server import RunningServer, wait_until
 from tests.test_promises import Client, make_key
 
 pytestmark = [pytest.mark.service, pytest.mark.outside]
@@ -103,13 +103,6 @@ def load(four: Cluster, secrets: dict[str, str]) -> Iterator[Load]:
             done.set()
     for one in running:
         one.result()
-
-
-def wait_until(holds: Callable[[], bool]) -> None:
-    until = time.monotonic() + PATIENCE_SECONDS
-    while not holds():
-        assert time.monotonic() < until
-        time.sleep(0.1)
 
 
 def missing(four: Cluster, request_ids: list[str]) -> set[str]:

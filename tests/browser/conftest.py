@@ -10,6 +10,7 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, Response, StorageState, sync_playwright
 
 from tests.conftest import need
+from tests.server import RunningServer
 
 PASSWORD = "correct horse battery"
 
@@ -34,6 +35,15 @@ def browser() -> Iterator[Browser]:
     chromium = shutil.which("chromium-headless-shell") or need("chromium")
     with sync_playwright() as playwright:
         yield playwright.chromium.launch(executable_path=chromium, args=ARGUMENTS)
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+    """A server with its owner, ada@example.com, and the project shop; one for each file."""
+    with RunningServer(tmp_path_factory.mktemp("installed") / "data") as server:
+        server.run("create-admin", "--email", "ada@example.com", "--password-stdin", stdin=PASSWORD)
+        server.run("create-project", "--slug", "shop", "--name", "Shop").check_returncode()
+        yield server
 
 
 @dataclass

@@ -17,19 +17,11 @@ WAIT_SECONDS = 30
 NAMES = ("Mirror", "Export", "Scanner")
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
-    with RunningServer(tmp_path_factory.mktemp("alerts") / "data") as server:
-        server.run("create-admin", "--email", "ada@example.com", "--password-stdin", stdin=PASSWORD)
-        server.run("create-project", "--slug", "shop", "--name", "Shop").check_returncode()
-        yield server
-
-
 @pytest.fixture
-def three(server: RunningServer, request: pytest.FixtureRequest) -> Iterator[list[str]]:
+def three(installed: RunningServer, request: pytest.FixtureRequest) -> Iterator[list[str]]:
     """Three keys that are refused where they are used, until it is noticed; their names."""
     given = {"email": "ada@example.com", "password": PASSWORD}
-    url = f"{server.url}/api/v1"
+    url = f"{installed.url}/api/v1"
     token = requests.post(f"{url}/auth/token", json=given, timeout=10).json()["access_token"]
     rules = {"alerts": {"refusals_per_hour": 3}}
     requests.patch(f"{url}/projects/shop", json=rules, headers=bearer(token), timeout=10)
@@ -54,10 +46,10 @@ def three(server: RunningServer, request: pytest.FixtureRequest) -> Iterator[lis
 
 
 def test_the_bell_leads_to_what_is_open_and_each_is_dealt_with(
-    server: RunningServer, browser: Browser, watched: Watched, three: list[str]
+    installed: RunningServer, browser: Browser, watched: Watched, three: list[str]
 ) -> None:
     page, (mirror, export, scanner) = watched.page, three
-    sign_in(page, server.url)
+    sign_in(page, installed.url)
     bell = page.locator("a.bell")
     expect(bell).to_contain_text("3")
     bell.click()
@@ -73,7 +65,7 @@ def test_the_bell_leads_to_what_is_open_and_each_is_dealt_with(
     page.get_by_role("button", name="Revoke").last.click()
     expect(page.locator("#dialog")).to_be_hidden()
     page.wait_for_load_state("load")
-    page.goto(f"{server.url}/alerts")
+    page.goto(f"{installed.url}/alerts")
     expect(page.get_by_role("listitem").filter(has_text=export)).to_have_count(0)
     expect(bell).to_contain_text("1")
 

@@ -15,28 +15,28 @@ WIDTHS = [390, 800, 801, 1000, 1001, 1280, 1920]
 
 
 @pytest.fixture
-def reference(watched: Watched, server: RunningServer) -> Page:
+def reference(watched: Watched, installed: RunningServer) -> Page:
     """The page, opened by somebody who is not signed in, with scripts and without."""
-    watched.page.goto(f"{server.url}/api/docs")
+    watched.page.goto(f"{installed.url}/api/docs")
     return watched.page
 
 
 @pytest.fixture(params=["light", "dark"])
 def themed(
-    browser: Browser, server: RunningServer, request: pytest.FixtureRequest
+    browser: Browser, installed: RunningServer, request: pytest.FixtureRequest
 ) -> Iterator[Page]:
-    context = browser.new_context(color_scheme=request.param, base_url=server.url)
+    context = browser.new_context(color_scheme=request.param, base_url=installed.url)
     context.set_default_timeout(10_000)
     yield context.new_page()
     context.close()
 
 
 def test_nothing_breaks_the_policy_or_asks_another_host(
-    watched: Watched, server: RunningServer
+    watched: Watched, installed: RunningServer
 ) -> None:
     asked: list[str] = []
     watched.page.on("request", lambda request: asked.append(request.url))
-    watched.page.goto(f"{server.url}/api/docs")
+    watched.page.goto(f"{installed.url}/api/docs")
     expect(watched.page.get_by_role("heading", name="API reference")).to_be_visible()
     assert watched.complaints == []
     assert {urlsplit(url).hostname for url in asked} == {"127.0.0.1"}

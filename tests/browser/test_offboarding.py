@@ -84,7 +84,7 @@ def test_keys_are_handed_over_and_rotated_until_all_are_settled(
 
     page.get_by_role("link", name="Revoke Export").click()
     page.get_by_role("button", name="Revoke Key").click()
-    expect(page.get_by_text("Revoked", exact=True).first).to_be_visible()
+    expect(page.get_by_text("Export revoked").first).to_be_visible()
     page.goto(here)
     expect(page.get_by_text("2 keys are theirs or known to them; all settled.")).to_be_visible()
     # What was refused beside its field is an error for the browser's console, too.

@@ -1,15 +1,16 @@
 """Every page fits 390 pixels, breaks no content policy, asks no other host, and can be used from
 the keyboard alone."""
 
-import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+import requests
 from playwright.sync_api import Browser, expect
 
-from tests.browser.conftest import Watched, too_wide
+from tests.browser.conftest import PASSWORD, Watched, sign_in, too_wide
 from tests.conftest import bearer
 from tests.proxies import call
 from tests.server import RunningServer
@@ -17,47 +18,57 @@ from tests.server import RunningServer
 pytestmark = pytest.mark.browser
 
 PAGES = ["keys", "keys/new", "audit-log", "activity"]
+Caller = Callable[[str, dict[str, str]], Any]
 DIALOGS = ["Edit", "Rotate", "Revoke", "View Audit Log", "Delete"]
 
 
+@pytest.fixture(scope="module")
+def owner(installed: RunningServer) -> Caller:
+    """Calls the API as the owner."""
+    url = f"{installed.url}/api/v1"
+
+    def ask(path: str, body: dict[str, str], headers: dict[str, str] | None = None) -> Any:
+        answer = requests.post(url + path, json=body, headers=headers, timeout=10)
+        assert answer.ok, answer.text
+        return answer.json()
+
+    known = ask("/auth/token", {"email": "ada@example.com", "password": PASSWORD})
+    return lambda path, body: ask(path, body, bearer(known["access_token"]))
+
+
 @pytest.fixture
-def console(browser: Browser, server: RunningServer) -> Iterator[Watched]:
-    """The owner's browser, 390 pixels wide and dark, in a project with one key that was used and
-    is in its grace period."""
-    server.run(
-        "create-admin", "--email", "ada@example.com", "--password-stdin", stdin="correct horse"
-    )
-    server.run("create-project", "--slug", "shop", "--name", "Shop")
-    name = "A rather long name of a key, production"
-    made = server.run("create-key", "--project", "shop", "--name", name, "--json")
-    key = json.loads(made.stdout)
-    call(server.port, "/api/v1/whoami", headers=bearer(key["key"]) | {"X-Forwarded-For": "8.8.8.8"})
-    server.run("rotate-key", key["id"], "--grace", "24h").check_returncode()
+def console(
+    browser: Browser, installed: RunningServer, owner: Caller, request: pytest.FixtureRequest
+) -> Iterator[Watched]:
+    """The owner's browser, 390 pixels wide and dark, at the one key of a project of its own, which
+    was used and is in its grace period."""
+    slug = f"shop-{request.session.items.index(request.node)}"
+    owner("/projects", {"slug": slug})
+    key = owner("/api-keys", {"project": slug, "name": "A rather long name of a key, production"})
+    used_from = bearer(key["key"]) | {"X-Forwarded-For": "8.8.8.8"}
+    call(installed.port, "/api/v1/whoami", headers=used_from)
+    owner(f"/api-keys/{key['id']}/rotate", {"grace_period": "24h"})
     context = browser.new_context(
-        viewport={"width": 390, "height": 800}, color_scheme="dark", base_url=server.url
+        viewport={"width": 390, "height": 800}, color_scheme="dark", base_url=installed.url
     )
     context.set_default_timeout(10_000)
     watched = Watched(context.new_page())
     watched.watch()
-    page = watched.page
-    page.goto("/login")
-    page.get_by_label("Email").fill("ada@example.com")
-    page.get_by_label("Password").fill("correct horse")
-    page.get_by_role("button", name="Sign in").click()
-    expect(page.get_by_role("heading", name="Keys", exact=True)).to_be_visible()
-    page.wait_for_load_state("load")
+    sign_in(watched.page)
+    watched.page.goto(f"/projects/{slug}/keys")
     yield watched
     context.close()
 
 
 def test_every_page_fits_a_telephone_and_keeps_the_content_policy(console: Watched) -> None:
     page = console.page
+    project = page.url.removesuffix("/keys")
     asked: list[str] = []
     page.on("request", lambda request: asked.append(request.url))
     for path in PAGES:
-        page.goto(f"/projects/shop/{path}")
+        page.goto(f"{project}/{path}")
         assert not too_wide(page), path
-    page.goto("/projects/shop/keys")
+    page.goto(f"{project}/keys")
     for name in DIALOGS:
         page.get_by_role("button", name="Actions").click()
         page.get_by_role("menuitem", name=name).click()

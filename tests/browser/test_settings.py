@@ -2,27 +2,21 @@
 restored by typing its name."""
 
 import re
-from collections.abc import Iterator
 
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.browser.conftest import PASSWORD, Watched, barriers, sign_in, too_wide
+from tests.browser.conftest import Watched, barriers, sign_in, too_wide
 from tests.server import RunningServer
 
 pytestmark = pytest.mark.browser
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+def server(installed: RunningServer) -> RunningServer:
     """Two projects: one for the test with scripts, one for that without."""
-    with RunningServer(tmp_path_factory.mktemp("settings") / "data") as running:
-        running.run(
-            "create-admin", "--email", "ada@example.com", "--password-stdin", stdin=PASSWORD
-        )
-        for slug in ("shop", "store"):
-            running.run("create-project", "--slug", slug, "--name", slug.title())
-        yield running
+    installed.run("create-project", "--slug", "store", "--name", "Store").check_returncode()
+    return installed
 
 
 def has_scripts(page: Page) -> bool:

@@ -4,16 +4,19 @@ TEST_DATABASE_URL names a server of PostgreSQL and what the databases made on it
 process of the tests (pytest-xdist) makes its own and drops them at the end.
 """
 
+import itertools
 import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import psycopg
-from peewee import sqlite3
+import pytest
+from peewee import PostgresqlDatabase, sqlite3
+from psycopg.pq import TransactionStatus
 
 from console import db
 
@@ -21,6 +24,7 @@ _SERVER = os.environ.get("TEST_DATABASE_URL", "")
 _OWN = f"{urlsplit(_SERVER).path.strip('/')}_{os.environ.get('PYTEST_XDIST_WORKER', 'gw')}"
 _MAINTENANCE = "postgres"
 DROPPED_AT_ONCE = 8
+KEPT = 12
 
 
 def _url(name: str) -> str:
@@ -46,11 +50,44 @@ def why_not() -> str:
 def own_database() -> Iterator[None]:
     """TEST_DATABASE_URL is there, and empty; gone afterwards."""
     make_database(TEST_DATABASE_URL)
-    yield
+    with connections_kept():
+        yield
     with ThreadPoolExecutor(
         DROPPED_AT_ONCE
     ) as pool:  # each waits for a checkpoint, which they share
         list(pool.map(drop_database, (TEST_DATABASE_URL, *_of_directories.values())))
+
+
+@contextmanager
+def connections_kept() -> Iterator[None]:
+    """A connection that is closed is used again by whoever connects next, as if new: for each test
+    PostgreSQL would begin a process and learn the schema, half of the time that a test takes."""
+    idle: dict[str, list[psycopg.Connection[Any]]] = {}
+
+    def connect(self: PostgresqlDatabase) -> Any:
+        there = idle.setdefault(f"{self.database} {self.connect_params}", [])
+        while there:
+            with suppress(psycopg.Error):
+                there[-1].execute("reset all; select pg_advisory_unlock_all()")
+                return there.pop()
+            there.pop().close()
+        return new(self)
+
+    def close(self: PostgresqlDatabase, connection: psycopg.Connection[Any]) -> None:
+        there = idle.setdefault(f"{self.database} {self.connect_params}", [])
+        usable = connection.info.transaction_status == TransactionStatus.IDLE
+        if usable and len(there) < KEPT:
+            there.append(connection)
+        else:
+            connection.close()
+
+    new = PostgresqlDatabase._connect
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(PostgresqlDatabase, "_connect", connect)
+        patch.setattr(PostgresqlDatabase, "_close", close)
+        yield
+    for connection in itertools.chain(*idle.values()):
+        connection.close()
 
 
 def another_url(name: str) -> str:

@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: run demo test test-postgresql test-faults lint types fmt check dist bench bench-quick screenshots clean
+.PHONY: run demo test test-postgresql test-faults lint types fmt check check-postgresql dist bench bench-quick screenshots clean
 
 run: .venv/run.stamp
 	@$(BIN)/python -m console serve
@@ -18,20 +18,21 @@ demo: .venv/run.stamp
 WORKERS ?= auto
 PYTEST = env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
-# In CI's time: all but the file that `make dist` builds, and light pages; and on PostgreSQL what the domain does. Both runs
-# have all of it without SHORT.
+# The files of what the domain does.
 DOMAIN := keys check limits audit db partitions move journal jobs sessions throttle chain usage search idempotency \
   webhooks rights doors upgrade permission_table
 
-# On SQLite.
+# On SQLite. With SHORT, for CI's time, without test_dist.py and what it builds, and light pages alone.
 test: .venv/dev.stamp
 	TEST_DATABASE_URL='' $(PYTEST) $(if $(SHORT),--ignore=tests/test_dist.py)
 
 # On PostgreSQL, in databases that are made there for it (latchkey_test_gw0 …) and dropped. Left out
 # is what stands before Latchkey and never sees the database, and what brings databases of its own.
+# PART=domain: the files of the domain alone.
 test-postgresql: export TEST_DATABASE_URL ?= postgresql://postgres@127.0.0.1:5432/latchkey_test
 test-postgresql: .venv/dev.stamp
-	$(PYTEST) -m "not browser and not outside" $(if $(SHORT),$(DOMAIN:%=tests/test_%.py) tests/faults/test_nth_call.py)
+	$(PYTEST) -m "not browser and not outside" \
+	  $(if $(filter domain,$(PART)),$(DOMAIN:%=tests/test_%.py) tests/faults/test_nth_call.py)
 
 # The faults of tests/faults at length; its README says what and how long.
 test-faults: export FAULTS := long
@@ -51,10 +52,12 @@ fmt: .venv/dev.stamp
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# What CI runs, in its 20 minutes. Before a release: FUZZ_CASES=500 make test; make test-postgresql test-faults
-check: export SHORT := 1
-check: export WORKERS := 3
-check: .venv/proxies.stamp lint types test test-postgresql
+# What CI runs, in its 20 minutes (.ci/run). Before a release: FUZZ_CASES=500 make test; make test-postgresql test-faults
+check check-postgresql: export SHORT := 1
+check check-postgresql: export WORKERS := 4
+check check-postgresql: export FUZZ_CASES ?= 10
+check: .venv/proxies.stamp lint types test
+check-postgresql: test-postgresql
 
 # Latchkey as one file, dist/latchkey, that needs nothing installed; needs binutils and Python's shared library.
 dist: dist/latchkey

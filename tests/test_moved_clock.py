@@ -195,10 +195,10 @@ def test_across_a_renewal_no_check_is_refused_and_each_notice_arrives_once(
         end: "has expired",
     }
 
-    # Every hour of 45 days: both are checked; at each notice the worker is waited for.
+    # Every three hours of 45 days: both are checked; at each notice the worker is waited for.
     instant, waiting = server.now(), sorted(told_at)
     while instant < end + timedelta(days=5):
-        instant += timedelta(hours=1)
+        instant += timedelta(hours=3)
         server.move_to(instant)
         assert script.verdict(keys["Renewing"]["key"]) == "VALID", instant
         expected = "VALID" if instant < end else "API_KEY_EXPIRED"

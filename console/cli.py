@@ -38,12 +38,13 @@ from console import (
     people,
     projects,
     retention,
+    scan,
     server,
     start,
     worker,
 )
 from console.errors import Refused
-from console.models import Key
+from console.models import Key, Project
 from console.paging import LIMIT_MAX
 
 FAILED, MISCONFIGURED, INTERRUPTED = 1, 2, 130
@@ -435,6 +436,41 @@ def _expect(event_id: int, event_hash: str) -> None:
             "since then",
             FAILED,
         )
+
+
+@cli.command("scan")
+@click.argument("paths", nargs=-1, required=True, metavar="PATH...",
+                type=click.Path(exists=True, allow_dash=True, path_type=Path))  # fmt: skip
+def scan_files(paths: tuple[Path, ...]) -> None:
+    """Find this installation's keys in files and directories; - is standard input. Exit 1 when
+    there are any."""
+    start(_config())
+    if not Project.select().exists():
+        raise ConfigError(
+            "there is no project here, and no key to find: "
+            "LATCHKEY_DATA_DIR or LATCHKEY_DATABASE_URL names another installation"
+        )
+    found = unread = 0
+    for path in paths:
+        for file in scan.files(path):
+            try:
+                with click.open_file(str(file), "rb") as opened:
+                    for one in scan.look(opened):
+                        found += 1
+                        click.echo(f"{click.format_filename(file)}:{one.line}: {_found(one)}")
+            except OSError as error:
+                unread += 1
+                click.echo(f"{click.format_filename(file)}: {error.strerror}", err=True)
+    if not found and not unread:
+        click.echo("No key of this installation was found.")
+    sys.exit(FAILED if found else MISCONFIGURED if unread else 0)
+
+
+def _found(one: scan.Finding) -> str:
+    which = f"{one.key_id} in {one.project}  {one.key_name}"
+    if one.key_id is None:
+        which = f"no key that is here; its prefix is that of {one.project}"
+    return f"{one.prefix}…  {one.status:<10}  {which}"
 
 
 @cli.command("doctor")

@@ -39,6 +39,7 @@ from console import (
     projects,
     retention,
     scan,
+    secret,
     server,
     start,
     worker,
@@ -79,9 +80,12 @@ def main() -> None:
 
 def _fail(message: str, code: int) -> NoReturn:
     """One line, whatever was typed: nothing in it may move the cursor or colour the screen."""
-    line = "".join(c if c.isprintable() else " " for c in message)
-    click.echo(f"latchkey: {' '.join(line.split())}", err=True)
+    click.echo(f"latchkey: {' '.join(_printable(message).split())}", err=True)
     sys.exit(code)
+
+
+def _printable(text: str) -> str:
+    return "".join(c if c.isprintable() else " " for c in text)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -439,37 +443,46 @@ def _expect(event_id: int, event_hash: str) -> None:
 
 
 @cli.command("scan")
-@click.argument("paths", nargs=-1, required=True, metavar="PATH...",
-                type=click.Path(exists=True, allow_dash=True, path_type=Path))  # fmt: skip
-def scan_files(paths: tuple[Path, ...]) -> None:
+@click.argument("paths", nargs=-1, required=True, metavar="PATH...")
+def scan_files(paths: tuple[str, ...]) -> None:
     """Find this installation's keys in files and directories; - is standard input. Exit 1 when
-    there are any."""
-    start(_config())
-    if not Project.select().exists():
-        raise ConfigError(
-            "there is no project here, and no key to find: "
-            "LATCHKEY_DATA_DIR or LATCHKEY_DATABASE_URL names another installation"
-        )
-    found = unread = 0
-    for path in paths:
-        for file in scan.files(path):
-            try:
-                with click.open_file(str(file), "rb") as opened:
-                    for one in scan.look(opened):
-                        found += 1
-                        click.echo(f"{click.format_filename(file)}:{one.line}: {_found(one)}")
-            except OSError as error:
-                unread += 1
-                click.echo(f"{click.format_filename(file)}: {error.strerror}", err=True)
+    there are any, 2 when not all could be read."""
+    found: list[str] = []
+    unread: list[str] = []
+
+    def cannot(path: str, error: OSError) -> None:
+        unread.append(path)
+        click.echo(f"{_path(path)}: {error.strerror}", err=True)
+
+    try:
+        start(_config())
+        if not Project.select().exists():
+            raise ConfigError(
+                "this installation has no project yet, and no key to find: "
+                "LATCHKEY_DATA_DIR or LATCHKEY_DATABASE_URL names another?"
+            )
+        for path in paths:
+            for file, one in scan.look(path, cannot):
+                found.append(file)
+                click.echo(f"{_path(file)}:{one.line}: {_found(one)}")
+    except peewee.PeeweeException as error:
+        _fail(f"the database cannot be used: {db.reason(error)}", MISCONFIGURED)
+    except NotNow as error:
+        _fail(str(error), MISCONFIGURED)
     if not found and not unread:
         click.echo("No key of this installation was found.")
     sys.exit(FAILED if found else MISCONFIGURED if unread else 0)
 
 
+def _path(path: str) -> str:
+    """A file may be called as a secret is."""
+    return secret.masked(_printable(click.format_filename(path)))
+
+
 def _found(one: scan.Finding) -> str:
     which = f"{one.key_id} in {one.project}  {one.key_name}"
     if one.key_id is None:
-        which = f"no key that is here; its prefix is that of {one.project}"
+        which = f"deleted, or another installation's; prefix of {one.project}"
     return f"{one.prefix}…  {one.status:<10}  {which}"
 
 

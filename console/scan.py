@@ -7,28 +7,32 @@ to look for.
 
 import os
 import re
-from collections.abc import Iterator
+import stat
+import sys
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
 from typing import IO
 
 from console import clock, secret
-from console.models import Project, Secret
+from console.models import ENVIRONMENTS, Project, Secret
 
+STANDARD_INPUT = "-"
 SUPERSEDED, GONE = "superseded", "gone"
 READ_BYTES = 1 << 20  # of a line at once
 HEAD_MAX = 26  # bytes before a body's underscore
-OVERLAP = HEAD_MAX + 1 + secret.BODY_LENGTH + secret.CHECKSUM_LENGTH
+OVERLAP = 2 * (HEAD_MAX + 1 + secret.BODY_LENGTH + secret.CHECKSUM_LENGTH)  # in UTF-16
 ASKED_AT_ONCE = 500
 _BODY = re.compile(rb"_(?=([0-9A-Za-z]{%d,}))" % secret.HEX_LENGTH)
 _HEAD = re.compile(rb"[a-z0-9_]*\Z")
+
+Unread = Callable[[str, OSError], None]
 
 
 @dataclass(frozen=True)
 class Finding:
     """A secret in a file; `prefix` is all that is told of it. `status`: the key's, `superseded`, or
-    `gone`: then `key_id` and `key_name` are None."""
+    `gone`: then `key_id` and `key_name` are None, and `project` is all whose prefix it has."""
 
     line: int
     prefix: str
@@ -38,22 +42,46 @@ class Finding:
     key_name: str | None = None
 
 
-def files(path: Path) -> Iterator[Path]:
-    """The file itself, or all within the directory, in order; links lead nowhere."""
-    if not path.is_dir():
+def look(path: str, unread: Unread) -> Iterator[tuple[str, Finding]]:
+    """What is in the file, in all files below the directory, or, for `-`, in standard input; each
+    with its file. What cannot be read is handed to `unread`. Raises PeeweeException."""
+    if path == STANDARD_INPUT:
+        for one in _look(sys.stdin.buffer):
+            yield path, one
+        return
+    for file in _files(path, unread):
+        try:
+            with open(file, "rb") as opened:
+                for one in _look(opened):
+                    yield file, one
+        except OSError as error:
+            unread(file, error)
+
+
+def _files(path: str, unread: Unread) -> Iterator[str]:
+    """In order. What is no plain file is left out, unless it is what was named."""
+    if not os.path.isdir(path):
         yield path
         return
-    for directory, below, names in os.walk(path):
+    for directory, below, names in os.walk(path, onerror=lambda one: unread(one.filename, one)):
         below.sort()
         for name in sorted(names):
-            found = Path(directory, name)
-            if found.is_file() and not found.is_symlink():
+            found = os.path.join(directory, name)
+            try:
+                is_plain = stat.S_ISREG(os.lstat(found).st_mode)
+            except OSError as error:
+                unread(found, error)
+                continue
+            if is_plain:
                 yield found
 
 
-def look(file: IO[bytes]) -> Iterator[Finding]:
-    """What is in it, by line. Reads it once, whatever its size. Raises OSError."""
-    heads = {f"{one.prefix}_": one.slug for one in Project.select().order_by(Project.created_at)}
+def _look(file: IO[bytes]) -> Iterator[Finding]:
+    """By line; reads it once, whatever its size."""
+    prefixes: dict[str, str] = {}
+    for one in Project.select().order_by(Project.slug):
+        before = prefixes.get(one.prefix)
+        prefixes[one.prefix] = f"{before}, {one.slug}" if before else one.slug
     candidates = _candidates(file)
     while some := dict.fromkeys(islice(candidates, ASKED_AT_ONCE)):
         digests = {text: secret.digest(text) for _, text in some}
@@ -63,8 +91,8 @@ def look(file: IO[bytes]) -> Iterator[Finding]:
         for line, text in some:
             if digests[text] in known:
                 yield _of_key(line, known[digests[text]])
-            elif slug := _of_project(text, heads):
-                yield Finding(line, secret.visible_prefix(text), slug, GONE)
+            elif project := prefixes.get(_prefix(text)):
+                yield Finding(line, secret.visible_prefix(text), project, GONE)
 
 
 def _of_key(line: int, one: Secret) -> Finding:
@@ -74,27 +102,38 @@ def _of_key(line: int, one: Secret) -> Finding:
     return Finding(line, one.prefix, key.project.slug, status, key.id, key.name)
 
 
-def _of_project(text: str, heads: dict[str, str]) -> str | None:
-    """Of which project it is by its looks; a format without a checksum is everybody's."""
-    if len(text.rpartition("_")[2]) == secret.HEX_LENGTH or not secret.is_well_formed(text):
-        return None
-    return next((slug for head, slug in heads.items() if text.startswith(head)), None)
+def _prefix(text: str) -> str:
+    """Of the project that made it, by its looks; empty where nothing proves that it is one."""
+    head, _, body = text.rpartition("_")
+    if len(body) == secret.HEX_LENGTH or not secret.is_well_formed(text):
+        return ""
+    before, _, last = head.rpartition("_")
+    return before if last in ENVIRONMENTS else head
 
 
 def _candidates(file: IO[bytes]) -> Iterator[tuple[int, str]]:
-    """All that could be a secret, and its line; what precedes one may look like a part of it."""
+    """All that could be a secret, and its line."""
     line, before = 1, b""
     while piece := file.readline(READ_BYTES):
         text = before + piece
-        for found in _BODY.finditer(text):
-            head = _HEAD.search(text[max(0, found.start() - HEAD_MAX) : found.start()])
-            assert head is not None  # it may be empty
-            for body in _bodies(found[1].decode()):
-                for at, byte in enumerate(head[0]):
-                    if chr(byte).isalpha():
-                        yield line, f"{head[0][at:].decode()}_{body}"
+        for one in _in(text):
+            yield line, one
+        if b"\0" in text:  # as in UTF-16
+            for one in _in(text.replace(b"\0", b"")):
+                yield line, one
         is_whole = piece.endswith(b"\n")
         line, before = line + is_whole, b"" if is_whole else text[-OVERLAP:]
+
+
+def _in(text: bytes) -> Iterator[str]:
+    """What precedes one may look like a part of it: each that begins with a letter."""
+    for found in _BODY.finditer(text):
+        head = _HEAD.search(text[max(0, found.start() - HEAD_MAX) : found.start()])
+        assert head is not None  # it may be empty
+        for body in _bodies(found[1].decode()):
+            for at, byte in enumerate(head[0]):
+                if chr(byte).isalpha():
+                    yield f"{head[0][at:].decode()}_{body}"
 
 
 def _bodies(text: str) -> Iterator[str]:

@@ -66,11 +66,12 @@ def connections_kept() -> Iterator[None]:
 
     def connect(self: PostgresqlDatabase) -> Any:
         there = idle.setdefault(f"{self.database} {self.connect_params}", [])
-        while there:
-            with suppress(psycopg.Error):
-                there[-1].execute("reset all; select pg_advisory_unlock_all()")
-                return there.pop()
-            there.pop().close()
+        with suppress(IndexError):  # another thread may take the last
+            while connection := there.pop():
+                with suppress(psycopg.Error):
+                    connection.execute("reset all; select pg_advisory_unlock_all()")
+                    return connection
+                connection.close()
         return new(self)
 
     def close(self: PostgresqlDatabase, connection: psycopg.Connection[Any]) -> None:

@@ -1,5 +1,6 @@
 # `make run` and `make test` need Python 3.11 or newer and make; they fetch the rest into .venv.
 PYTHON ?= python3
+MAKEFLAGS += --no-print-directory
 BIN := .venv/bin
 
 .PHONY: run demo test test-postgresql test-faults lint types fmt check dist bench bench-quick screenshots clean

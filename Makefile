@@ -53,8 +53,8 @@ fmt: .venv/dev.stamp
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# What CI runs, in its 20 minutes, of which PostgreSQL takes two fifths; where the first three took so long that it would be
-# more, only the files of the domain run there. Before a release: FUZZ_CASES=500 make test; make test-postgresql test-faults
+# What CI runs, in its 20 minutes, of which PostgreSQL takes two fifths; where what comes before took so long that it would
+# be more, only the files of the domain run there. Before a release: FUZZ_CASES=500 make test; make test-postgresql test-faults
 SLOW_SECONDS := 620
 check: export SHORT := 1
 check: export WORKERS := 4

@@ -33,6 +33,7 @@ from console.errors import Forbidden, Unknown
 from console.journal import JournalFull
 from console.known import Known
 from console.limits import Allowance, CountsUnavailable
+from console.models import Secret
 
 log = logging.getLogger(__name__)
 
@@ -156,8 +157,13 @@ def _is_elsewhere(request: Request, key: Known) -> bool:
     return beyond or request.project not in (None, key.project)
 
 
+def is_superseded(one: Known | Secret, now: int) -> bool:
+    """Whether a rotation, and the grace after it, has ended what this secret opens."""
+    return one.superseded_at is not None and now >= (one.works_until or 0)
+
+
 def _is_superseded(request: Request, key: Known, now: int) -> bool:
-    return key.superseded_at is not None and now >= (key.works_until or 0)
+    return is_superseded(key, now)
 
 
 def _is_expired(request: Request, key: Known, now: int) -> bool:

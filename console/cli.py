@@ -73,7 +73,7 @@ def main() -> None:
     except (NotNow, backup.BackupError, move.Differs) as error:
         _fail(str(error), FAILED)
     except peewee.PeeweeException as error:
-        _fail(f"the database cannot be used: {db.reason(error)}", FAILED)
+        _fail(_unusable(error), FAILED)
     except UnicodeError:
         _fail("what was given is not text in UTF-8", FAILED)
 
@@ -82,6 +82,10 @@ def _fail(message: str, code: int) -> NoReturn:
     """One line, whatever was typed: nothing in it may move the cursor or colour the screen."""
     click.echo(f"latchkey: {' '.join(_printable(message).split())}", err=True)
     sys.exit(code)
+
+
+def _unusable(error: peewee.PeeweeException) -> str:
+    return f"the database cannot be used: {db.reason(error)}"
 
 
 def _printable(text: str) -> str:
@@ -466,7 +470,7 @@ def scan_files(paths: tuple[str, ...]) -> None:
                 found.append(file)
                 click.echo(f"{_path(file)}:{one.line}: {_found(one)}")
     except peewee.PeeweeException as error:
-        _fail(f"the database cannot be used: {db.reason(error)}", MISCONFIGURED)
+        _fail(_unusable(error), MISCONFIGURED)
     except NotNow as error:
         _fail(str(error), MISCONFIGURED)
     if not found and not unread:

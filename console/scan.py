@@ -10,18 +10,20 @@ import re
 import stat
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from itertools import islice
 from typing import IO
 
-from console import clock, secret
+from console import check, clock, secret
 from console.models import ENVIRONMENTS, Project, Secret
 
 STANDARD_INPUT = "-"
 SUPERSEDED, GONE = "superseded", "gone"
 READ_BYTES = 1 << 20  # of a line at once
-HEAD_MAX = 26  # bytes before a body's underscore
-OVERLAP = 2 * (HEAD_MAX + 1 + secret.BODY_LENGTH + secret.CHECKSUM_LENGTH)  # in UTF-16
+OVERLAP = 2 * (
+    secret.HEAD_LENGTH_MAX + 1 + secret.BODY_LENGTH + secret.CHECKSUM_LENGTH
+)  # in UTF-16
 ASKED_AT_ONCE = 500
 _BODY = re.compile(rb"_(?=([0-9A-Za-z]{%d,}))" % secret.HEX_LENGTH)
 _HEAD = re.compile(rb"[a-z0-9_]*\Z")
@@ -45,17 +47,18 @@ class Finding:
 def look(path: str, unread: Unread) -> Iterator[tuple[str, Finding]]:
     """What is in the file, in all files below the directory, or, for `-`, in standard input; each
     with its file. What cannot be read is handed to `unread`. Raises PeeweeException."""
-    if path == STANDARD_INPUT:
-        for one in _look(sys.stdin.buffer):
-            yield path, one
-        return
-    for file in _files(path, unread):
+    prefixes = _prefixes()
+    for name in [path] if path == STANDARD_INPUT else _files(path, unread):
         try:
-            with open(file, "rb") as opened:
-                for one in _look(opened):
-                    yield file, one
+            with _opened(name) as file:
+                for one in _look(file, prefixes):
+                    yield name, one
         except OSError as error:
-            unread(file, error)
+            unread(name, error)
+
+
+def _opened(name: str) -> AbstractContextManager[IO[bytes]]:
+    return nullcontext(sys.stdin.buffer) if name == STANDARD_INPUT else open(name, "rb")
 
 
 def _files(path: str, unread: Unread) -> Iterator[str]:
@@ -76,12 +79,16 @@ def _files(path: str, unread: Unread) -> Iterator[str]:
                 yield found
 
 
-def _look(file: IO[bytes]) -> Iterator[Finding]:
-    """By line; reads it once, whatever its size."""
-    prefixes: dict[str, str] = {}
+def _prefixes() -> dict[str, str]:
+    """Each, and all projects that have it."""
+    found: dict[str, list[str]] = {}
     for one in Project.select().order_by(Project.slug):
-        before = prefixes.get(one.prefix)
-        prefixes[one.prefix] = f"{before}, {one.slug}" if before else one.slug
+        found.setdefault(one.prefix, []).append(one.slug)
+    return {prefix: ", ".join(slugs) for prefix, slugs in found.items()}
+
+
+def _look(file: IO[bytes], prefixes: dict[str, str]) -> Iterator[Finding]:
+    """By line; reads it once, whatever its size."""
     candidates = _candidates(file)
     while some := dict.fromkeys(islice(candidates, ASKED_AT_ONCE)):
         digests = {text: secret.digest(text) for _, text in some}
@@ -97,8 +104,7 @@ def _look(file: IO[bytes]) -> Iterator[Finding]:
 
 def _of_key(line: int, one: Secret) -> Finding:
     now, key = clock.now(), one.key
-    is_over = one.superseded_at is not None and (one.works_until or 0) <= now
-    status = SUPERSEDED if is_over else key.status_at(now)
+    status = SUPERSEDED if check.is_superseded(one, now) else key.status_at(now)
     return Finding(line, one.prefix, key.project.slug, status, key.id, key.name)
 
 
@@ -128,7 +134,7 @@ def _candidates(file: IO[bytes]) -> Iterator[tuple[int, str]]:
 def _in(text: bytes) -> Iterator[str]:
     """What precedes one may look like a part of it: each that begins with a letter."""
     for found in _BODY.finditer(text):
-        head = _HEAD.search(text[max(0, found.start() - HEAD_MAX) : found.start()])
+        head = _HEAD.search(text[max(0, found.start() - secret.HEAD_LENGTH_MAX) : found.start()])
         assert head is not None  # it may be empty
         for body in _bodies(found[1].decode()):
             for at, byte in enumerate(head[0]):

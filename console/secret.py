@@ -26,8 +26,9 @@ BASE62 = "base62"
 HEX32 = "hex32"
 FORMATS = (BASE62, HEX32)
 
-# The longest prefix, an environment and their underscores: nothing longer is looked at.
-HEAD = r"[a-z][a-z0-9_]{0,25}_"
+# The longest prefix, an environment and the underscore between: nothing longer is looked at.
+HEAD_LENGTH_MAX = 26
+HEAD = rf"[a-z][a-z0-9_]{{0,{HEAD_LENGTH_MAX - 1}}}_"
 SHAPE = re.compile(
     rf"{HEAD}(?:[0-9A-Za-z]{{{BODY_LENGTH + CHECKSUM_LENGTH}}}|[0-9a-f]{{{HEX_LENGTH}}})"
 )

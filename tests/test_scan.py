@@ -1,5 +1,6 @@
 """`scan`: this installation's keys are found in files, wherever they stand, and never printed."""
 
+import errno
 import json
 import os
 import subprocess
@@ -196,6 +197,17 @@ def test_what_cannot_be_read_is_named_and_stops_nothing(
     (tmp_path / "file").write_text(text)
     ran = run("scan", missing, str(tmp_path / "file"))
     assert ran.code == 1 and ran.out.count("\n") == 1 and ran.err.count("\n") == 1
+
+
+def test_a_standard_input_that_cannot_be_read_is_named(
+    run: Run, project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> bytes:
+        raise IsADirectoryError(errno.EISDIR, "Is a directory")
+
+    monkeypatch.setattr(scan, "_candidates", fail)
+    ran = run("scan", "-")
+    assert (ran.code, ran.out, ran.err) == (2, "", "-: Is a directory\n")
 
 
 @pytest.mark.parametrize("closed", ["directory", "names alone", "file"])

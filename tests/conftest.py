@@ -53,7 +53,7 @@ from console.invitations import Sent
 from console.models import TABLES, Alert, Change, Key, Membership, Person, Project
 from console.web import static
 from tests import databases
-from tests.databases import TEST_DATABASE_URL, own_database, why_not
+from tests.databases import TEST_DATABASE_URL, USED, own_database, why_not
 from tests.server import RunningServer
 
 T = TypeVar("T")
@@ -361,17 +361,21 @@ def add_second_factor(person: Actor, token: str = "") -> tuple[str, list[str]]:
 
 
 def at_once(count: int, call: Callable[[int], T]) -> list[T | Refused]:
-    """Calls from so many threads that start together; what each returned or was refused with."""
+    """Calls from so many threads that start together; what each returned or was refused with.
+    On PostgreSQL some of them wait until a connection may be had."""
     barrier = threading.Barrier(count)
+    connections = threading.Semaphore(USED if TEST_DATABASE_URL else count)
 
     def one(number: int) -> T | Refused:
         try:
             barrier.wait(timeout=30)
-            return call(number)
+            with connections:
+                try:
+                    return call(number)
+                finally:
+                    db.close()
         except Refused as refused:
             return refused
-        finally:
-            db.close()
 
     with ThreadPoolExecutor(count) as pool:
         return list(pool.map(one, range(count)))

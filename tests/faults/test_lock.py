@@ -82,6 +82,9 @@ def test_whoever_would_wait_too_long_is_told_so_and_readers_are_answered(
     server: RunningServer, manager: str
 ) -> None:
     """And no thread is lost by it."""
+    with Client(server) as client:
+        client.check(manager)
+        assert client.call("GET", "/audit-log", manager)["data"]  # stored before it is shown
     with Client(server) as client, ThreadPoolExecutor(WRITERS) as pool, held(server):
         until = time.monotonic() + LONG_SECONDS
         refused = [pool.submit(create, server, manager) for _ in range(WRITERS)]

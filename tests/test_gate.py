@@ -356,7 +356,7 @@ def test_of_another_projects_key_nothing_is_told(
         project="other",
         expires_in="30m",
         permissions=["their:own"],
-        rate_limit={"per_hour": 1234},
+        rate_limit={"per_hour": 987654},
     )
     if spoil == "expired":
         clock.move("30m")
@@ -373,7 +373,7 @@ def test_of_another_projects_key_nothing_is_told(
     assert (answer.json["key"], answer.json["rate_limit"]) == (None, None)
     assert "X-RateLimit-Limit" not in answer.headers
     said = answer.text + str(answer.headers)
-    for theirs in (key.id, key.name, "1234", "their:own", secret):
+    for theirs in (key.id, key.name, "987654", "their:own", secret):
         assert theirs not in said
 
 
